@@ -1,0 +1,1 @@
+"""Configuration, artifacts, recipes, progress and devices. Knows nothing of language."""

@@ -1,0 +1,166 @@
+"""The artifact store: a stage's result is a folder that is whole or absent, and says how it was made.
+
+Work goes to `NAME-key.part/`; `manifest.json` is written last, then one rename. A killed stage finds its own `.part` again
+and goes on from what is in it. The key hashes {function, version, config, content of each input}, so equal work is never
+done twice, and an upstream stage that comes out the same reruns nothing below it.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import platform
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from bessemer.core import config, log
+from bessemer.core.stage import Stage
+
+MANIFEST = "manifest.json"
+RUN = "run"  # a folder for what a run measured about itself (times, checkpoints): no digest covers it
+Inputs = Mapping[str, Path | tuple[Path, ...] | None]
+
+
+@contextmanager
+def atomic(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path` that replaces it when the block ends well: readers never see half a file."""
+    temporary = path.with_name(path.name + ".tmp")
+    yield temporary
+    with temporary.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+def write_json(path: Path, value: Any) -> None:
+    with atomic(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def read_manifest(path: Path) -> dict[str, Any] | None:
+    """The manifest of an artifact, or None where `path` is a plain file or folder."""
+    file = path / MANIFEST
+    return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
+
+
+def digest(path: Path) -> str:
+    """What `path` contains, as a hash: an artifact's own record of it, or the bytes of a plain file or folder."""
+    if not path.exists():
+        raise FileNotFoundError(f"input {path} does not exist")
+    if manifest := read_manifest(path):
+        return manifest["digest"]
+    files = {"": _sha256(path)} if path.is_file() else {n: _sha256(path / n) for n in _files(path, ("**/*",))}
+    return _hash(files)
+
+
+def key_of(stage: Stage, inputs: Inputs, cfg: Any) -> str:
+    """The artifact key: equal for equal work, whatever the folder, the machine's core count or the day."""
+    contents = {k: [digest(p) for p in _paths(v)] for k, v in inputs.items()}
+    function = f"{stage.function.__module__}:{stage.function.__qualname__}"
+    return _hash({"function": function, "version": stage.version, "config": config.identity(cfg), "inputs": contents})[:12]
+
+
+def make(stage: Stage, inputs: Inputs, cfg: Any, folder: Path, key: str | None = None) -> Path:
+    """Run `stage` unless `folder` already holds its result. Returns `folder`, complete with its manifest."""
+    key = key or key_of(stage, inputs, cfg)
+    if manifest := read_manifest(folder):
+        if manifest["key"] != key:
+            raise FileExistsError(f"{folder} already holds another result (key {manifest['key']}, wanted {key}): name another folder or delete it")
+        return folder
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} exists and is not an artifact of Bessemer: name another folder or delete it")
+    part = _part(folder, key)
+    with _locked(part):
+        began = time.time()
+        numbers = stage.function(**inputs, out=part, cfg=cfg)
+        write_json(part / MANIFEST, _manifest(stage, inputs, cfg, key, part, numbers, began))
+        if folder.exists():
+            folder.rmdir()
+        os.rename(part, folder)
+    return folder
+
+
+def ancestors(path: Path) -> list[dict[str, Any]]:
+    """Manifests from `path` back to the first stage, each once, nearest first. Read from `path` alone."""
+    manifest = read_manifest(path)
+    if manifest is None:
+        raise FileNotFoundError(f"{path} has no {MANIFEST}: not an artifact of Bessemer")
+    return [manifest, *manifest["ancestors"]]
+
+
+def _manifest(stage: Stage, inputs: Inputs, cfg: Any, key: str, part: Path, numbers: dict[str, float], began: float) -> dict[str, Any]:
+    files = {name: {"sha256": _sha256(part / name), "bytes": (part / name).stat().st_size} for name in _files(part, ("**/*",))}
+    covered = _files(part, stage.content)
+    parents, older = {}, {}
+    for name, value in inputs.items():
+        parents[name] = [_parent(path) for path in _paths(value)]
+        for path in _paths(value):
+            if manifest := read_manifest(path):
+                for ancestor in (manifest, *manifest["ancestors"]):
+                    older.setdefault(ancestor["key"], {k: v for k, v in ancestor.items() if k not in ("ancestors", "files")})
+    return {
+        "name": part.name.removesuffix(".part").removesuffix(f"-{key}"),
+        "stage": stage.name,
+        "version": stage.version,
+        "key": key,
+        "digest": _hash({name: files[name]["sha256"] for name in covered}),
+        "config": config.plain(cfg),
+        "inputs": parents,
+        "numbers": numbers,
+        "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
+        "seconds": round(time.time() - began, 2),
+        "made_with": {"bessemer": version("bessemer"), "python": platform.python_version(), "machine": platform.machine()},
+        "files": files,
+        "ancestors": list(older.values()),
+    }
+
+
+def _parent(path: Path) -> dict[str, str | None]:
+    manifest = read_manifest(path) or {}
+    return {"path": str(path), "digest": digest(path), "key": manifest.get("key"), "name": manifest.get("name")}
+
+
+def _part(folder: Path, key: str) -> Path:
+    """The folder work goes on in. One that another config left behind cannot be continued, so it goes."""
+    part = folder.with_name(folder.name + ".part")
+    marker = part / RUN / "key"
+    if part.exists() and (not marker.is_file() or marker.read_text() != key):
+        shutil.rmtree(part)
+    (part / RUN).mkdir(parents=True, exist_ok=True)
+    marker.write_text(key)
+    return part
+
+
+@contextmanager
+def _locked(part: Path) -> Iterator[None]:
+    """One process at a time works in a `.part`. The kernel drops the lock when its holder dies, however it dies."""
+    with (part / RUN / "lock").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RuntimeError(f"another process is working on {part}") from None
+        if any(f.name not in ("lock", "key") for f in part.rglob("*") if f.is_file()):
+            log.say(f"continuing {part.name}")
+        yield
+
+
+def _paths(value: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:
+    return () if value is None else (value,) if isinstance(value, Path) else value
+
+
+def _files(folder: Path, patterns: tuple[str, ...]) -> list[str]:
+    found = {p.relative_to(folder).as_posix() for pattern in patterns for p in folder.glob(pattern) if p.is_file()}
+    return sorted(name for name in found if name != MANIFEST and not name.startswith(RUN + "/"))
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _hash(value: Any) -> str:
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
