@@ -15,6 +15,7 @@ from tyro.conf import Positional
 from bessemer.core import artifact, config
 from bessemer.core import recipe as recipes
 from bessemer.core.stage import Stage
+from bessemer.decode.chat import ChatConfig
 from bessemer.stages import NAMES, find
 
 # Large activations are freed and allocated anew at each step; glibc would give them back to the kernel and fault every page
@@ -96,10 +97,10 @@ def run_stage(stage: Stage, words: list[str]) -> None:
     fields.append(("cfg", stage.config))
     fields.append(("out", Path | None, dataclasses.field(default=None)))
     fields.append(("store", Path, dataclasses.field(default=Path("artifacts"))))
-    given = parse(dataclasses.make_dataclass("Arguments", fields, kw_only=True), words, stage.name)
+    given: Any = parse(dataclasses.make_dataclass("Arguments", fields, kw_only=True), words, stage.name)
 
     inputs = {name: getattr(given, name) for name in stage.inputs}
-    cfg = config.parse(stage.config, config.plain(given.cfg), stage.name)  # ranges are checked here, as in a recipe
+    cfg: Any = config.parse(stage.config, config.plain(given.cfg), stage.name)  # ranges are checked here, as in a recipe
     key = artifact.key_of(stage, inputs, cfg)
     folder = artifact.make(stage, inputs, cfg, given.out or given.store / f"{stage.name}-{key}", key)
     manifest = artifact.read_manifest(folder)
@@ -139,7 +140,14 @@ def show(path: Positional[Path], /) -> None:
         print("  numbers       ", ", ".join(f"{k}={v:.6g}" for k, v in manifest["numbers"].items()))
 
 
-COMMANDS = {"run": run, "plan": plan, "show": show}
+def chat(checkpoint: Positional[Path], /, cfg: ChatConfig) -> None:
+    """Talk to a checkpoint in the terminal, or through a pipe."""
+    from bessemer.decode import chat as terminal
+
+    terminal.chat(checkpoint, config.parse(ChatConfig, config.plain(cfg), "chat"))
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"run": run, "plan": plan, "show": show, "chat": chat}
 
 if __name__ == "__main__":
     main()

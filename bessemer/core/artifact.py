@@ -22,7 +22,7 @@ from bessemer.core import config, log
 from bessemer.core.stage import Stage
 
 MANIFEST = "manifest.json"
-RUN = "run"  # a folder for what a run measured about itself (times, checkpoints): no digest covers it
+RUN = "run"  # a folder for what a run measured about itself: no digest covers it, and run/resume/ goes when the artifact is whole
 Inputs = Mapping[str, Path | tuple[Path, ...] | None]
 
 
@@ -33,7 +33,7 @@ def atomic(path: Path) -> Iterator[Path]:
     yield temporary
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+    temporary.replace(path)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -78,9 +78,10 @@ def make(stage: Stage, inputs: Inputs, cfg: Any, folder: Path, key: str | None =
         began = time.time()
         numbers = stage.function(**inputs, out=part, cfg=cfg)
         write_json(part / MANIFEST, _manifest(stage, inputs, cfg, key, part, numbers, began))
+        shutil.rmtree(part / RUN / "resume", ignore_errors=True)
         if folder.exists():
             folder.rmdir()
-        os.rename(part, folder)
+        part.rename(folder)
     return folder
 
 
@@ -95,7 +96,8 @@ def ancestors(path: Path) -> list[dict[str, Any]]:
 def _manifest(stage: Stage, inputs: Inputs, cfg: Any, key: str, part: Path, numbers: dict[str, float], began: float) -> dict[str, Any]:
     files = {name: {"sha256": _sha256(part / name), "bytes": (part / name).stat().st_size} for name in _files(part, ("**/*",))}
     covered = _files(part, stage.content)
-    parents, older = {}, {}
+    parents: dict[str, Any] = {}
+    older: dict[str, Any] = {}
     for name, value in inputs.items():
         parents[name] = [_parent(path) for path in _paths(value)]
         for path in _paths(value):

@@ -77,7 +77,7 @@ def _adapter(cls: type[C]) -> TypeAdapter[C]:
     # A dataclass nested in a config refuses unknown keys too: pydantic reads this attribute from each of them.
     for nested in _dataclasses(cls):
         if "__pydantic_config__" not in nested.__dict__:
-            nested.__pydantic_config__ = ConfigDict(extra="forbid")
+            setattr(nested, "__pydantic_config__", ConfigDict(extra="forbid"))  # noqa: B010 (mypy knows no such attribute)
     return TypeAdapter(cls)
 
 

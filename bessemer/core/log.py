@@ -1,7 +1,6 @@
 """What a person sees while work goes on (progress, ETA, messages) and what a plot needs afterwards (metrics.jsonl)."""
 
 import json
-import os
 import sys
 import time
 from collections.abc import Iterable, Iterator
@@ -28,7 +27,7 @@ class Bar:
     def __init__(self, label: str, total: float | None, done: float, live: Progress | None):
         self.label, self.total, self.done, self.note = label, total, done, ""
         self.live = live
-        self.task = live.add_task(label, total=total, completed=done, note="") if live else None
+        self.task = live.add_task(label, total=total, completed=int(done), note="") if live else None
         self.began, self.first, self.last = time.monotonic(), done, time.monotonic()
 
     def advance(self, by: float = 1, note: str | None = None) -> None:
@@ -78,7 +77,7 @@ class Metrics:
         path.parent.mkdir(parents=True, exist_ok=True)
         rewound = path.with_name(path.name + ".tmp")
         rewound.write_text("".join(json.dumps(row) + "\n" for row in kept), encoding="utf-8")
-        os.replace(rewound, path)
+        rewound.replace(path)
         self.file = path.open("a", encoding="utf-8")
 
     def write(self, step: int, **numbers: Any) -> None:

@@ -8,6 +8,7 @@
 No includes, no interpolation, no graph language: a sweep is a Python loop over `load` and `run`.
 """
 
+import dataclasses
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -60,7 +61,7 @@ def _step(place: str, name: str, table: dict[str, Any], earlier: Mapping[str, St
     inputs = {key: _sources(place, key, stage, table.pop(key, None), earlier) for key in stage.inputs}
     allowed = [*stage.inputs, "stage"]
     for key in table:  # a misspelt input should not be answered with config fields alone
-        fields = list(stage.config.__dataclass_fields__)
+        fields = [f.name for f in dataclasses.fields(stage.config)]
         if key not in fields:
             raise ValueError(config.unknown(f"{place}.{key}", key, allowed + fields))
     step = Step(name, stage, config.parse(stage.config, table, place), inputs)
@@ -186,4 +187,4 @@ def _link(link: Path, folder: Path) -> None:
     temporary = link.with_name(link.name + ".tmp")
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(os.path.relpath(folder, link.parent))
-    os.replace(temporary, link)
+    temporary.replace(link)

@@ -1,0 +1,1 @@
+"""Model to text: sampling, batched generation with a cache, the terminal chat."""

@@ -1,0 +1,1 @@
+"""Ids to hidden states to logits. Knows no tokenizer, no loss, no GPU count."""

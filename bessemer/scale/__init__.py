@@ -1,0 +1,1 @@
+"""Arithmetic before money: parameters, FLOPs, bytes."""

@@ -1,0 +1,102 @@
+"""Work on many shards in several processes, each shard in a process of its own, so that a page which hangs or crashes a
+parser written in C takes no more than itself with it."""
+
+import multiprocessing
+import os
+import signal
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from multiprocessing.connection import Connection, wait
+from typing import Any
+
+from bessemer.core import log
+
+# What a parser dies of by its own fault; SIGPROF is the timer that `limit` sets. Any other signal came from outside.
+FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGPROF)
+
+
+@dataclass(frozen=True)
+class Job:
+    """One call of the work function: `function(*args, skip, at)`."""
+
+    args: tuple[Any, ...]
+    size: float  # in the units of `at`
+    skip: tuple[tuple[int, str], ...] = ()  # places that killed an earlier attempt, and how
+
+
+def cores() -> int:
+    """The cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def run(function: Callable[..., None], jobs: Sequence[Job], workers: int, label: str) -> None:
+    """Run every job, at most `workers` at a time (0: one per core), with a progress bar over the sum of their sizes.
+
+    `function` must be importable. It stores in `at.value` where it is; should that place kill the process, the job is run
+    again with the place and the cause added to `skip`. Its exceptions are raised here once the others have stopped.
+    """
+    context = multiprocessing.get_context("spawn")
+    waiting = list(reversed(jobs))
+    running: dict[Any, tuple[Any, Job, Any, Connection]] = {}
+    with log.progress(label, sum(job.size for job in jobs)) as bar:
+        try:
+            while waiting or running:
+                while waiting and len(running) < (workers or cores()):
+                    job, at = waiting.pop(), context.Value("q", 0, lock=False)
+                    ours, theirs = context.Pipe(duplex=False)
+                    process = context.Process(target=_child, args=(function, job, at, theirs), daemon=True)
+                    process.start()
+                    theirs.close()
+                    running[process.sentinel] = (process, job, at, ours)
+                done = wait(list(running), timeout=0.2)
+                for sentinel in done:
+                    process, job, at, ours = running.pop(sentinel)
+                    process.join()
+                    if again := _outcome(process.exitcode or 0, job, at.value, ours):
+                        waiting.append(again)
+                    else:
+                        bar.done += job.size
+                in_work = sum(min(at.value, job.size) for _, job, at, _ in running.values())
+                bar.done, finished = bar.done + in_work, bar.done
+                bar.advance(0)
+                bar.done = finished
+        finally:
+            for process, *_ in running.values():
+                process.kill()
+
+
+def limit(seconds: float) -> None:
+    """Kill this process after so many seconds of its own CPU time; 0 calls it off. A signal handler would wait for C code to end."""
+    signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def _child(function: Callable[..., None], job: Job, at: Any, result: Connection) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
+    signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    try:
+        function(*job.args, job.skip, at)
+        result.send(None)
+    except Exception as error:
+        result.send(error)
+
+
+def _outcome(code: int, job: Job, at: int, result: Connection) -> Job | None:
+    """None where the job is done, the job to run instead where a place in it killed the process; raises its error otherwise."""
+    if result.poll():
+        try:
+            error = result.recv()
+        except EOFError:
+            error = None
+        else:
+            if error is not None:
+                raise error
+            return None
+    if -code not in FAULTS:
+        raise RuntimeError(f"a worker died ({_cause(code)}) on {job.args[0]}: out of memory?")
+    if any(place == at for place, _ in job.skip):
+        raise RuntimeError(f"a worker died twice ({_cause(code)}) at {at} of {job.args[0]}")
+    return replace(job, skip=(*job.skip, (at, "time limit" if -code == signal.SIGPROF else f"parser crashed: {_cause(code)}")))
+
+
+def _cause(code: int) -> str:
+    return signal.Signals(-code).name if code < 0 else f"exit code {code}"

@@ -1,0 +1,56 @@
+"""From numbers per item to scores with intervals, and to differences between two models on the same items."""
+
+from collections.abc import Sequence
+from dataclasses import asdict
+from typing import Any
+
+from bessemer.eval import stats
+
+Row = dict[str, Any]
+ALL = "all"
+SHARES = ("exact_match", "ended", "choice", "choice_per_byte")  # each item is right or wrong
+DIGITS = 6
+
+
+def spread(rows: Sequence[Row], count: int) -> list[Row]:
+    """`count` rows at even distances, so that every part of a file weighs as much as in the whole."""
+    return [rows[i * len(rows) // count] for i in range(count)] if len(rows) > count else list(rows)
+
+
+def of(model: str, items: Row, kinds: Sequence[str], confidence: float) -> list[Row]:
+    """A row {model, metric, kind, value, low, high, n} per metric; those of answers also for each kind of question.
+
+    bits_per_byte is over documents, ended the share of answers that the model itself brought to an end.
+    """
+    rows = [_row(model, "bits_per_byte", ALL, stats.ratio(items["bits"], items["sizes"], confidence))]
+    for metric in ("exact_match", "rouge_l", "ended"):
+        rows.append(_row(model, metric, ALL, _estimate(metric, items[metric], confidence)))
+        for kind in sorted(set(kinds)):
+            here = [value for value, own in zip(items[metric], kinds, strict=True) if own == kind]
+            rows.append(_row(model, metric, kind, _estimate(metric, here, confidence)))
+    for metric in ("choice", "choice_per_byte"):
+        rows.append(_row(model, metric, ALL, _estimate(metric, items[metric], confidence)))
+    return rows
+
+
+def differences(first: str, second: str, items: dict[str, Row], confidence: float) -> list[Row]:
+    """A row {first, second, metric, value, low, high, p, n} per metric: how much higher the second model is on the very same items."""
+    rows = []
+    for metric in ("bits_per_byte", "exact_match", "rouge_l", "ended", "choice", "choice_per_byte"):
+        column = "bits" if metric == "bits_per_byte" else metric
+        sizes = items[first]["sizes"] if column == "bits" else None
+        found = stats.paired(items[first][column], items[second][column], sizes, confidence)
+        rows.append({"first": first, "second": second, "metric": metric, **_rounded(found)})
+    return rows
+
+
+def _estimate(metric: str, values: Sequence[float], confidence: float) -> stats.Estimate:
+    return stats.proportion(int(sum(values)), len(values), confidence) if metric in SHARES else stats.mean(values, confidence)
+
+
+def _row(model: str, metric: str, kind: str, estimate: stats.Estimate) -> Row:
+    return {"model": model, "metric": metric, "kind": kind, **_rounded(estimate)}
+
+
+def _rounded(found: stats.Estimate | stats.Difference) -> Row:
+    return {name: round(value, DIGITS) for name, value in asdict(found).items()}

@@ -1,0 +1,150 @@
+"""Crawl web sites, politely, into WARC files: seed URLs, or a folder of pages that is served on loopback for the time.
+
+pages.jsonl names every URL with what came of it. It is the artifact's content: two crawls of the same pages are the same crawl,
+though the WARC files hold different dates. A killed crawl goes on from the records it has.
+"""
+
+import functools
+import json
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+import bessemer
+from bessemer.core import log
+from bessemer.core.artifact import RUN
+from bessemer.core.config import Count, Whole, runtime
+
+
+@dataclass(frozen=True)
+class CrawlConfig:
+    seeds: tuple[str, ...] = ()  # URLs to start from, http or https
+    max_pages: Count = 10_000  # URLs requested at most
+    max_depth: Whole = 10  # links from a seed at most
+    max_bytes: Count = 10_000_000  # of a page
+    follow: Literal["site", "any"] = "site"  # links followed: those on the seeds' own sites, or all
+    obey_robots: bool = True  # keep to robots.txt and its Crawl-delay
+    allow_private: bool = False  # also crawl hosts at loopback and private addresses
+    user_agent: str = "bessemer (web crawler for language model research)"  # name it so that a site's owner can reach you
+    alias: str = "http://python-docs.localhost"  # address under which pages of the `site` folder are recorded
+    shard_bytes: Count = 100_000_000  # of a WARC file
+    retries: Whole = 2  # of a page that failed in passing: a timeout, HTTP 503
+    delay: float = runtime(1.0)  # seconds between two requests to a host; none for the `site` folder
+    timeout: float = runtime(30.0)  # seconds a page may take
+    concurrency: Count = runtime(8)  # requests to a host at a time
+
+    version: ClassVar[int] = 1
+    content: ClassVar[tuple[str, ...]] = ("pages.jsonl",)
+
+    def __post_init__(self) -> None:
+        for seed in (*self.seeds, self.alias):
+            if not seed.startswith(("http://", "https://")) or not seed.partition("://")[2].strip("/"):
+                raise ValueError(f"{seed!r} is not an address to crawl; it must start with http:// or https:// and name a host")
+        if not self.timeout > 0 or not self.delay >= 0:
+            raise ValueError(f"timeout must be above 0 and delay at least 0 seconds, not {self.timeout} and {self.delay}")
+
+
+def crawl(site: Path | None, *, out: Path, cfg: CrawlConfig) -> dict[str, float]:
+    """Write out/crawl-*.warc.gz and out/pages.jsonl. ConnectionError where not one page came in."""
+    _check(cfg, has_site=site is not None)
+    if not (out / "pages.jsonl").is_file():
+        with serve(site) as origin:
+            total = sum(1 for _ in _root(site).rglob("*.htm*")) if site else None
+            run(orders(cfg, out, origin), total and min(total, cfg.max_pages))
+    (out / RUN / "fetched.warc.gz").unlink(missing_ok=True)
+    rows = [json.loads(line) for line in (out / "pages.jsonl").read_text(encoding="utf-8").splitlines()]
+    pages = [row for row in rows if row.get("status") == 200 and "reason" not in row]
+    refused = sum(row.get("reason") == "robots.txt" for row in rows)
+    redirected = sum("location" in row for row in rows)
+    numbers = {"pages": len(pages), "bytes": sum(row["bytes"] for row in pages), "redirected": redirected, "refused_by_robots": refused}
+    failed = len(rows) - len(pages) - redirected - refused
+    return numbers | {"failed": failed} | json.loads((out / RUN / "summary.json").read_text(encoding="utf-8"))
+
+
+def estimate(cfg: CrawlConfig, step: Any) -> dict[str, float]:
+    """The longest that the limits allow; how large a site is shows only when it is crawled."""
+    _check(cfg, has_site=bool(step.inputs.get("site")))
+    hosts = {seed.split("/")[2] for seed in cfg.seeds}
+    return {"seconds": cfg.max_pages * cfg.delay / len(hosts)} if hosts else {}
+
+
+def _check(cfg: CrawlConfig, has_site: bool) -> None:
+    if not cfg.seeds and not has_site:
+        raise ValueError("nothing to crawl: give seeds (URLs) or a site (a folder of pages)")
+
+
+def orders(cfg: CrawlConfig, out: Path, origin: str) -> dict[str, Any]:
+    """What the crawling process is told."""
+    alias = cfg.alias.rstrip("/")
+    names = ("max_pages", "max_depth", "max_bytes", "follow", "obey_robots", "allow_private", "concurrency", "user_agent")
+    limits = {name: getattr(cfg, name) for name in names} | {"trusted": [alias] if origin else []}
+    seeds = [*cfg.seeds, *([alias + "/"] if origin else [])]
+    same = {name: getattr(cfg, name) for name in ("shard_bytes", "retries", "delay", "timeout")}
+    return {"out": str(out.resolve()), "seeds": seeds, "alias": alias, "origin": origin, "limits": limits, **same}
+
+
+def run(orders: dict[str, Any], total: int | None) -> None:
+    """Run the crawling process and show how far it is. ConnectionError, OSError or RuntimeError where it fails."""
+    code = str(Path(bessemer.__file__).parents[1])
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-m", "bessemer.corpus.spider", json.dumps(orders)]
+    # Its input is a pipe that nobody writes to: when this process ends, the pipe closes and the crawler ends too.
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, encoding="utf-8") as process:
+        assert process.stdout
+        error, done = "", 0
+        with log.progress("crawl", total) as bar:
+            for line in process.stdout:
+                message = json.loads(line)
+                error = message.get("error", error)
+                bar.advance(max(message.get("done", 0) - done, 0), note=f"{message.get('bytes', 0) / 1e6:.1f} MB")
+                done = message.get("done", done)
+    if error.startswith("not one page"):
+        raise ConnectionError(error)
+    if error or process.returncode:
+        raise OSError(error or f"the crawler ended with status {process.returncode}; see {orders['out']}/{RUN}/crawl.log")
+
+
+def _root(site: Path) -> Path:
+    return site / "site" if (site / "site").is_dir() else site
+
+
+@contextmanager
+def serve(site: Path | None) -> Iterator[str]:
+    """Serve a folder on a free port of 127.0.0.1 while the block runs; its origin, or "" without a folder."""
+    if site is None:
+        yield ""
+        return
+    if not _root(site).is_dir():
+        raise NotADirectoryError(f"site {site} is not a folder of pages")
+    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Pages, directory=str(_root(site))))
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+class _Pages(SimpleHTTPRequestHandler):
+    """Files of a folder over HTTP/1.1, without dates: the same files give the same answers."""
+
+    protocol_version = "HTTP/1.1"
+    wbufsize = -1  # head and body in one packet
+    disable_nagle_algorithm = True
+
+    def send_response(self, code: int, message: str | None = None) -> None:
+        self.send_response_only(code, message)
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword != "Last-Modified":
+            super().send_header(keyword, value)
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass

@@ -1,0 +1,80 @@
+"""Direct preference optimization: raise chosen answers over rejected ones, against the model it starts from."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from bessemer.core import artifact, device, log
+from bessemer.core.config import Count, Fraction
+from bessemer.core.recipe import Step
+from bessemer.data import preference
+from bessemer.data.preference import Pairs
+from bessemer.model import weights
+from bessemer.model.decoder import Decoder
+from bessemer.scale import plan
+from bessemer.tokenizer.tokenizer import Tokenizer
+from bessemer.train.loop import FitConfig, fit
+from bessemer.train.objective import answer_log_probs, prefer
+
+
+@dataclass(frozen=True)
+class DpoConfig(FitConfig):
+    steps: Count = 100
+    lr: float = 1e-4
+    weight_decay: float = 0.0
+    beta: float = 0.1  # how strongly the policy is held to the reference
+    anchor: float = 0.0  # weight of the chosen answer's own likelihood beside the preference
+    held_out: Fraction = 0.1  # share of pairs kept aside to measure accuracy
+
+
+def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[str, float]:
+    policy, words = weights.load(model), Tokenizer.load(model)
+    rows = [json.loads(line) for line in (preferences / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    pairs, too_long = preference.encode(rows, words, policy.cfg.context)
+    reference = _reference(out, policy, Pairs(pairs, cfg.batch, cfg.seed), cfg)
+    aside = min(max(1, int(len(pairs) * cfg.held_out)), len(pairs) - 1)
+    if aside < 1:
+        raise ValueError(f"{preferences} holds {len(pairs)} pair: DPO needs at least one to learn from and one to measure on")
+    train = Pairs(pairs[aside:], cfg.batch, cfg.seed, reference[aside:])
+    unseen = Pairs(pairs[:aside], cfg.batch, cfg.seed, reference[:aside])
+    held_out = [unseen.rows(np.arange(i, min(i + cfg.batch, aside))) for i in range(0, aside, cfg.batch)]
+
+    last: dict[str, float] = {}
+    for last in fit(policy, prefer(cfg.beta, cfg.anchor), train, cfg, out, held_out, "dpo"):
+        if "val_accuracy" in last:
+            log.say(
+                f"step {last['step']}: loss {last['dpo_loss']:.3f}, held-out accuracy {last['val_accuracy']:.3f}, margin {last['val_margin']:.3f}"
+            )
+    weights.save(policy, out, model, [words.end_of_turn, words.end_of_text])
+    return {
+        "pairs": len(pairs),
+        "too_long": too_long,
+        "epochs": round(cfg.steps * cfg.batch / train.count, 3),
+        "val_accuracy": last.get("val_accuracy", float("nan")),
+        "val_margin": last.get("val_margin", float("nan")),
+    }
+
+
+def estimate(cfg: DpoConfig, step: Step) -> dict[str, float]:
+    context = getattr(plan.model_of(step), "context", 0)
+    return plan.training(step, cfg.steps * cfg.batch * 2 * context, context)
+
+
+@torch.no_grad()
+def _reference(out: Path, policy: Decoder, pairs: Pairs, cfg: DpoConfig) -> np.ndarray:
+    """Log-probabilities of both answers under the starting model, (pairs, 2): computed once, kept for a killed run and for reading."""
+    file = out / "reference.npy"
+    if file.is_file():
+        return np.load(file)
+    where = device.pick()
+    policy.to(where)
+    found = []
+    for begin in log.track(range(0, pairs.count, cfg.batch), "reference"):
+        batch = pairs.rows(np.arange(begin, min(begin + cfg.batch, pairs.count)))
+        found.append(torch.stack(answer_log_probs(policy, {name: column.to(where) for name, column in batch.items()}), 1).cpu().numpy())
+    with artifact.atomic(file) as temporary, temporary.open("wb") as handle:
+        np.save(handle, np.concatenate(found))
+    return np.load(file)

@@ -1,0 +1,52 @@
+"""Fine-tune a model on conversations: only what the assistant says is learned."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from bessemer.core import log
+from bessemer.core.config import Count
+from bessemer.core.recipe import Step
+from bessemer.data import chat
+from bessemer.model import weights
+from bessemer.scale import count, plan
+from bessemer.tokenizer.tokenizer import Tokenizer
+from bessemer.train.loop import FitConfig, fit
+from bessemer.train.objective import predict
+
+
+@dataclass(frozen=True)
+class SftConfig(FitConfig):
+    steps: Count = 300
+    lr: float = 1e-3
+    held_out: Count = 32  # rows of held-out conversations read at each evaluation
+
+
+def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, float]:
+    model, words = weights.load(base), Tokenizer.load(base)
+    rows, too_long = chat.encode(chat.read(dialogues / "train.jsonl"), words, model.cfg.context)
+    train = chat.ChatRows(rows, model.cfg.context, cfg.batch, cfg.seed)
+    unseen = chat.ChatRows(chat.encode(chat.read(dialogues / "heldout.jsonl"), words, model.cfg.context)[0], model.cfg.context, cfg.batch, cfg.seed)
+    held_out = [unseen.rows(np.arange(i, min(i + cfg.batch, unseen.count))) for i in range(0, min(cfg.held_out, unseen.count), cfg.batch)]
+    log.say(f"{len(rows):,} conversations in {train.count:,} rows, {100 * train.fill:.1f}% full; {too_long} too long for {model.cfg.context} tokens")
+
+    last: dict[str, float] = {}
+    for last in fit(model, predict, train, cfg, out, held_out, "sft"):
+        if "val_loss" in last:
+            log.say(f"step {last['step']}: loss {last['loss']:.3f}, held out {last['val_loss']:.3f} nats per answer token")
+    weights.save(model, out, base, [words.end_of_turn, words.end_of_text])
+    return {
+        "conversations": len(rows),
+        "too_long": too_long,
+        "rows": train.count,
+        "fill": round(train.fill, 4),
+        "epochs": round(cfg.steps * cfg.batch / train.count, 3),
+        "flops": cfg.steps * cfg.batch * model.cfg.context * count.training_flops(model.cfg, model.cfg.context),
+        "val_loss": last.get("val_loss", float("nan")),
+    }
+
+
+def estimate(cfg: SftConfig, step: Step) -> dict[str, float]:
+    context = getattr(plan.model_of(step), "context", 0)
+    return plan.training(step, cfg.steps * cfg.batch * context, context)

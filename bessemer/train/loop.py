@@ -1,0 +1,178 @@
+"""The training loop. There is one: what differs between methods is the source and the objective."""
+
+import math
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bessemer.core import artifact, device, dist, log
+from bessemer.core.config import Count, Fraction, Whole, runtime
+from bessemer.model.decoder import Decoder
+from bessemer.scale import count
+from bessemer.train import checkpoint, optimizer
+from bessemer.train.objective import Batch, Objective
+
+Source = Callable[[int], Batch]  # a pure function of the step
+
+
+@dataclass(frozen=True)
+class FitConfig:
+    steps: Count = 1000
+    batch: Count = 16  # rows per step, over all ranks
+    lr: float = 2e-3  # peak learning rate
+    warmup: Fraction = 0.05  # share of the steps in which the rate rises
+    decay: Fraction = 0.4  # share of the steps at the end in which it falls to zero
+    beta1: Fraction = 0.9
+    beta2: Fraction = 0.95
+    weight_decay: float = 0.1
+    clip: float = 1.0  # largest gradient norm
+    precision: device.Precision = "auto"  # of matrix products; weights and optimizer state are fp32
+    seed: Whole = 0
+    micro_batch: Whole = runtime(0)  # rows at a time per rank; 0: all of them
+    compile: bool = runtime(True)
+    log_every: Count = runtime(10)  # steps
+    eval_every: Count = runtime(100)
+    save_every: Count = runtime(100)
+
+
+def fit(
+    model: Decoder, objective: Objective, source: Source, cfg: FitConfig, folder: Path, held_out: Sequence[Batch] = (), label: str = "train"
+) -> Iterator[dict[str, Any]]:
+    """Train `model` in place for `cfg.steps` steps, going on from the last checkpoint in `folder`.
+
+    Yields a row of numbers at each report, so that the caller can look at the model in between; the same rows stand in
+    run/metrics.jsonl. FloatingPointError when the loss is no longer finite; the last checkpoint stays.
+    """
+    dist.start()
+    where, dtype = device.pick(), device.precision(cfg.precision, device.pick())
+    model.to(where).train()
+    update = optimizer.adamw(model, cfg.lr, (cfg.beta1, cfg.beta2), cfg.weight_decay)
+    first = checkpoint.load(folder, model, update)
+    metrics = log.Metrics(folder / artifact.RUN / "metrics.jsonl", first + 1)
+    means = _means(model, objective, where, dtype)
+    compiled = _compiled(means, cfg)
+    peak = device.matmul_rate(where, dtype) * dist.world()
+    began, tokens, flops = time.perf_counter(), 0, 0.0
+
+    with log.progress(label, cfg.steps, first) as bar:
+        for step in range(first, cfg.steps):
+            batch = source(step)
+            sums = _backward(compiled, batch, cfg, where)
+            dist.add([*(weight.grad for weight in model.parameters() if weight.grad is not None), *sums.values()])
+            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip)
+            for group in update.param_groups:
+                group["lr"] = cfg.lr * optimizer.schedule(step, cfg.steps, cfg.warmup, cfg.decay)
+            update.step()
+            update.zero_grad()
+
+            done = step + 1
+            seen, length = _size(batch)
+            tokens, flops = tokens + seen, flops + seen * count.training_flops(model.cfg, length)
+            due = {every for every in ("log", "eval", "save") if done % getattr(cfg, f"{every}_every") == 0 or done == cfg.steps}
+            if due or where.type == "cpu":  # reading the loss makes a GPU wait
+                _check_finite(sums, norm, done, folder)
+            bar.advance(note=f"loss {_loss(sums):.3f}" if due else None)
+            row = {}
+            if "log" in due or "eval" in due:
+                spent = time.perf_counter() - began
+                row = {name: value.item() for name, value in sums.items()}
+                row |= {"lr": group["lr"], "grad_norm": norm.item(), "tokens_per_second": tokens / spent, "mfu": flops / spent / peak}
+                if "eval" in due and held_out:
+                    row |= _evaluate(means, held_out, cfg, where)
+                metrics.write(done, **row)
+            if "save" in due and dist.rank() == 0:
+                checkpoint.save(folder, done, model, update)
+            if row:
+                yield {"step": done, **row}
+                began, tokens, flops = time.perf_counter(), 0, 0.0
+    metrics.close()
+
+
+Means = Callable[[Batch, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+
+
+def _means(model: Decoder, objective: Objective, where: torch.device, dtype: torch.dtype) -> Means:
+    """(batch, total weights) -> the loss to differentiate, and this share's part of each term's weighted mean."""
+
+    def means(batch: Batch, totals: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
+        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
+            terms = objective(model, batch)
+        parts = {}
+        for name, term in terms.items():
+            weight = "token_weight" if term.dim() == 2 else "row_weight"
+            parts[name] = (term.float() * batch[weight]).sum() / totals[weight]
+        return torch.stack([part for name, part in parts.items() if name.endswith("loss")]).sum(), {k: v.detach() for k, v in parts.items()}
+
+    return means
+
+
+def _backward(means: Means, batch: Batch, cfg: FitConfig, where: torch.device) -> dict[str, Tensor]:
+    """Gradients of the whole step's mean: this rank's rows, in micro-batches. Returns this rank's part of each mean."""
+    sums: dict[str, Tensor] = {}
+    for part, totals in _shares(batch, cfg, where):
+        loss, parts = means(part, totals)
+        loss.backward()
+        sums = {name: sums[name] + value if name in sums else value for name, value in parts.items()}
+    return sums
+
+
+def _shares(batch: Batch, cfg: FitConfig, where: torch.device) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """This rank's micro-batches, each with the total weights of the whole step: what makes the mean independent of the split."""
+    totals: dict[str, Tensor] = {name: batch[name].sum().to(where) for name in ("row_weight", "token_weight") if name in batch}
+    if any(total <= 0 for total in totals.values()):
+        raise ValueError("a step has no weight at all: every token of its rows is masked out")
+    own = {name: column[dist.rank() :: dist.world()].to(where) for name, column in batch.items()}
+    rows = len(next(iter(own.values())))
+    size = cfg.micro_batch or max(rows, 1)
+    for begin in range(0, rows, size):
+        yield {name: column[begin : begin + size] for name, column in own.items()}, totals
+
+
+@torch.no_grad()
+def _evaluate(means: Means, held_out: Sequence[Batch], cfg: FitConfig, where: torch.device) -> dict[str, float]:
+    """Weighted mean of each term over all held-out batches, as val_TERM."""
+    sums: dict[str, float] = {}
+    weights: dict[str, float] = {}
+    for batch in held_out:
+        weight = float((batch["token_weight"] if "token_weight" in batch else batch["row_weight"]).sum())
+        parts: dict[str, Tensor] = {}
+        for part, totals in _shares(batch, cfg, where):
+            parts = {name: parts[name] + value if name in parts else value for name, value in means(part, totals)[1].items()}
+        dist.add(list(parts.values()))
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + weight * value.item()
+            weights[name] = weights.get(name, 0.0) + weight
+    return {f"val_{name}": sums[name] / weights[name] for name in sums}
+
+
+def _compiled(means: Means, cfg: FitConfig) -> Means:
+    if not cfg.compile:
+        return means
+    if reason := device.compiles():
+        log.say(f"training without torch.compile, slower: {reason}")
+        return means
+    return torch.compile(means, dynamic=False)
+
+
+def _size(batch: Batch) -> tuple[int, int]:
+    """Tokens a step reads, and the length of its rows."""
+    columns = [column for name, column in batch.items() if name.endswith("tokens")]
+    return sum(column.numel() for column in columns), columns[0].shape[1]
+
+
+def _loss(sums: dict[str, Tensor]) -> float:
+    return sum(value.item() for name, value in sums.items() if name.endswith("loss"))
+
+
+def _check_finite(sums: dict[str, Tensor], norm: Tensor, done: int, folder: Path) -> None:
+    if math.isfinite(_loss(sums)) and math.isfinite(norm.item()):
+        return
+    raise FloatingPointError(
+        f"loss is {_loss(sums)} and gradient norm {norm.item()} at step {done}; the last good checkpoint is kept in {folder}. "
+        "Lower lr, or look at the rows of this step"
+    )
