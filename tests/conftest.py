@@ -3,6 +3,8 @@ import os
 # Before anything imports a Hugging Face library: no test may wait for a hub.
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["DO_NOT_TRACK"] = "1"
+# Models of the tests are tiny: one thread is faster, and a busy machine does not stall at the end of every parallel region.
+os.environ["OMP_NUM_THREADS"] = "1"
 
 from pathlib import Path
 

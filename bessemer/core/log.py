@@ -30,12 +30,13 @@ class Bar:
         self.task = live.add_task(label, total=total, completed=int(done), note="") if live else None
         self.began, self.first, self.last = time.monotonic(), done, time.monotonic()
 
-    def advance(self, by: float = 1, note: str | None = None) -> None:
-        """`by` more units are done; `note` replaces what stands behind the bar."""
+    def advance(self, by: float = 1, note: str | None = None, total: float | None = None) -> None:
+        """`by` more units are done; `note` replaces what stands behind the bar, `total` how many there are."""
+        self.total = total or self.total
         self.done += by
         self.note = self.note if note is None else note
         if self.live and self.task is not None:
-            self.live.update(self.task, completed=self.done, note=self.note)
+            self.live.update(self.task, completed=self.done, total=self.total, note=self.note)
         elif time.monotonic() - self.last >= LINE_EVERY:
             self.last = time.monotonic()
             say(f"{self.label}: {self._where()} {self.note}".rstrip())

@@ -70,20 +70,22 @@ def fingerprint(text: str) -> bytes:
     return xxhash.xxh3_128_digest(" ".join(text.lower().split()).encode())
 
 
-def shingles(text: str, n: int, cache: dict[str, int] | None = None) -> U64:
+class Hashes(dict[str, int]):
+    """XXH3 hashes of words, each computed when first asked for."""
+
+    def __missing__(self, word: str) -> int:
+        found = self[word] = xxhash.xxh3_64_intdigest(word.encode())
+        return found
+
+
+def shingles(text: str, n: int, hashes: Hashes | None = None) -> U64:
     """The distinct word n-grams of a text, hashed and sorted. A text of fewer words is one n-gram; (0,) for one without words.
 
-    `cache` remembers word hashes from one text to the next.
+    `hashes` remembers those of words from one text to the next.
     """
-    cache = {} if cache is None else cache
     words = WORD.findall(text.lower())
-    hashes = []
-    for word in words:
-        known = cache.get(word)
-        if known is None:
-            known = cache[word] = xxhash.xxh3_64_intdigest(word.encode())
-        hashes.append(known)
-    ids = np.array(hashes, np.uint64)
+    hashes = Hashes() if hashes is None else hashes
+    ids = np.fromiter(map(hashes.__getitem__, words), np.uint64, len(words))
     n = min(n, len(ids))
     if n == 0:
         return ids
@@ -117,8 +119,8 @@ def long_lines(text: str, length: int) -> Iterator[tuple[str, int]]:
 
 def sketch(texts: list[str], ids: list[str], cfg: DedupConfig) -> Sketch:
     """Sketches of some documents."""
-    cache: dict[str, int] = {}
-    sets = [shingles(text, cfg.ngram, cache) for text in texts] if cfg.near else []
+    hashes = Hashes()
+    sets = [shingles(text, cfg.ngram, hashes) for text in texts] if cfg.near else []
     minima = minhash(sets, cfg.bands * cfg.rows) if cfg.near else np.zeros((len(texts), 0), np.uint32)
     lines = [np.unique(np.array([h for _, h in long_lines(text, cfg.line_length) if h], np.uint64)) for text in texts] if cfg.lines else []
     ends = np.cumsum([len(found) for found in lines] if cfg.lines else [0] * len(texts), dtype=np.int64)

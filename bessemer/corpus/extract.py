@@ -18,8 +18,9 @@ from resiliparse.extract.html2text import extract_plain_text
 from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encoding_to_html5
 from resiliparse.parse.html import HTMLTree
 
+from bessemer.core import workers
 from bessemer.core.config import Count, runtime
-from bessemer.corpus import documents, warc, workers
+from bessemer.corpus import documents, warc
 
 SCHEMA = documents.SCHEMA.append(pa.field("html_bytes", pa.int64()))
 REJECTED = pa.schema([(name, pa.string()) for name in ("id", "url", "reason", "detail", "source")])

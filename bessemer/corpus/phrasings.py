@@ -107,9 +107,10 @@ CHOICE = {True: "What does {name} do?", False: "What is {name}?"}  # for what is
 
 # Beginnings, in lower case, of sentences that say nothing about the thing they stand under.
 BOILERPLATE = (
-    "initialize self", "return self", "bases:", "same as ", "alias for ", "alias of", "helper for pickle", "see pep", "see the", "see also", "see http", "see help",
-    "create and return a new object", "none", "undocumented", "not documented", "internal", "private", "copyright", "this file", "usage",
-    "syntax", "note", "example", "licensed", "written by", "author", "deprecated", "$", "inherited", "override", "overridden", "please",
-    "dummy", "like ", "ditto", "todo", "fixme", "type: ", "returns: ", "return: ", "arguments", "args", "parameters",
-    "a dictionary like object", "unused", "this method is called", "abstract method", "convenience method", "likewise",
+    "initialize self", "return self", "bases:", "same as ", "alias for ", "alias of", "helper for pickle", "see pep", "see the",
+    "see also", "see http", "see help", "create and return a new object", "none", "undocumented", "not documented", "internal", "private",
+    "copyright", "this file", "usage", "syntax", "note", "example", "licensed", "written by", "author", "deprecated", "$", "inherited",
+    "override", "overridden", "please", "dummy", "like ", "ditto", "todo", "fixme", "type: ", "returns: ", "return: ", "arguments", "args",
+    "parameters", "a dictionary like object", "unused", "this method is called", "abstract method", "convenience method", "likewise",
+    "an enumeration",
 )  # fmt: skip

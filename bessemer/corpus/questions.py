@@ -18,6 +18,8 @@ from bessemer.corpus.phrasings import BOILERPLATE, CHOICE, GREETINGS, PHRASINGS,
 Row = dict[str, Any]
 KINDS = ("module", "package", "class method", "static method", "class", "exception", "function", "method", "property", "data", "alias")
 HEAD = re.compile(rf"(?:async )?({'|'.join(KINDS)}) ([A-Za-z_][\w.]*)(\(.*\))?(?: [=:] ?.*|: .*)?")
+# A full stop, not that of an abbreviation or an initial, before something that can begin a sentence.
+SENTENCE_END = re.compile(r"(?<!e\.g\.)(?<!i\.e\.)(?<!vs\.)(?<!etc\.)(?<![ (][A-Z]\.)(?<=[^\s.][.!?])['\")]? +(?=[\"'(A-Z])")
 CALLABLE = ("function", "method", "class method", "static method")
 LONGEST_HEAD = 110  # characters of a signature line that a question shows
 WORDS = (2, 40)  # of an answer
@@ -76,7 +78,7 @@ def summary(doc: str, name: str) -> str:
     text = re.sub(r"``?([^`]+)``?", r"\1", text).replace("*IN PLACE*", "in place")
     text = re.sub(r"^[a-z]+ -- (?=[a-z])", "", text, flags=re.IGNORECASE)  # "integer -- return first index"
     text = re.sub(rf"^(?:{re.escape(name)}|{re.escape(short)})(?:\(\))? ?(?:--?|:) +", "", text)
-    sentence = re.split(r"(?<![ (]e\.g)(?<![ (]i\.e)(?<! vs)(?<! etc)(?<![ (][A-Z])(?<=[^\s.][.!?])['\")]? +(?=[\"'(A-Z])", text)[0].strip()
+    sentence = SENTENCE_END.split(text)[0].strip()
     sentence = re.sub(r" *\((?:deprecated|internal)[^)]*\)", "", sentence, flags=re.IGNORECASE)
     if not clean(sentence, short):
         return ""
@@ -101,7 +103,7 @@ def clean(sentence: str, short: str) -> bool:
     if re.match(rf"{re.escape(short)}\(", sentence) or re.match(r"\w+([:=(]| [:=] )", sentence) or re.match(r"[\w.]+\(.*\)\.?$", sentence):
         return False
     letters = sum(character.isalpha() or character == " " for character in sentence)
-    return letters >= 0.85 * len(sentence) and sum(word.isupper() and len(word) > 1 for word in words) <= max(3, len(words) // 4)
+    return letters >= 0.8 * len(sentence) and sum(word.isupper() and len(word) > 1 for word in words) <= max(3, len(words) // 4)
 
 
 def unambiguous(found: Iterable[Entry]) -> tuple[list[Entry], int]:

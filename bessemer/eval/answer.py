@@ -37,9 +37,7 @@ def answers(model: Decoder, tokenizer: Tokenizer, conversations: Sequence[Sequen
 
     A prompt that leaves no room for `max_tokens` in the model's context loses its beginning.
     """
-    room = model.cfg.context - max_tokens
-    if room < 1:
-        raise ValueError(f"answers of {max_tokens} tokens leave no room for a question in a context of {model.cfg.context}")
+    room = check_room(model.cfg.context, max_tokens)
     stop = {tokenizer.end_of_text, tokenizer.end_of_turn} | (set() if chat else line_ends(tokenizer))
     prompts = [prompt(tokenizer, messages, chat)[-room:] for messages in conversations]
     found = [Answer("", False)] * len(prompts)
@@ -51,6 +49,13 @@ def answers(model: Decoder, tokenizer: Tokenizer, conversations: Sequence[Sequen
                 found[number] = Answer(tokenizer.decode(ids).strip(), len(ids) < max_tokens)
             bar.advance(len(batch))
     return found
+
+
+def check_room(context: int, max_tokens: int) -> int:
+    """Tokens that a context leaves for the question. ValueError where there are none."""
+    if max_tokens >= context:
+        raise ValueError(f"max_tokens: answers of {max_tokens} tokens leave no room for a question in a context of {context}")
+    return context - max_tokens
 
 
 def line_ends(tokenizer: Tokenizer) -> set[int]:

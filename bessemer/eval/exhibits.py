@@ -53,6 +53,7 @@ def corpus_stage(path: Path, examples: int) -> Exhibit:
         lines = sorted(docs.read(path / "shared_lines"), key=lambda row: (-row["documents"], row["line"]))
     return {
         "name": found["name"], "stage": found["stage"], "numbers": numbers, "kept": kept, "refused": refused, "refused_total": reasons.total(),
+        "megabytes": numbers.get("text_bytes", numbers.get("bytes", 0)) / 1e6,
         "lines": [{"line": _cut(row["line"]), "documents": row["documents"]} for row in lines[:examples]], "lines_total": len(lines),
     }  # fmt: skip
 
@@ -119,7 +120,7 @@ def training(path: Path) -> Exhibit:
 
     losses = [name for name in names if name.endswith("loss")]
     main = [*figure("loss", losses, "nats per token, or per pair"), *figure("bits per byte", ["bits_per_byte", "val_bits_per_byte"])]
-    main += figure("reward", ["margin", "chosen_reward", "rejected_reward"], "log-probability against the reference model, times beta")
+    main += figure("reward", ["margin", "val_margin", "chosen_reward", "rejected_reward"], "log-probability against the reference model, times beta")
     main += figure("accuracy", ["accuracy", "val_accuracy"], "pairs whose chosen answer gained more")
     main += figure("tokens per second", ["tokens_per_second"], from_zero=True)
     main += figure("MFU", ["mfu"], "share of the machine's measured matrix-product rate", from_zero=True)

@@ -46,7 +46,6 @@ class Block(nn.Module):
         self.ffn_norm = nn.RMSNorm(cfg.width, cfg.norm_eps)
         self.ffn = FFN[cfg.ffn](cfg)
 
-    @torch.compiler.nested_compile_region  # compiled once and reused for every block: a third less time before the first step
     def forward(self, x: Tensor, at: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
         x = x + self.mix(self.mix_norm(x), at, turn, mask, cache)
         return x + self.ffn(self.ffn_norm(x))

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
+from bessemer.core import workers
 from bessemer.corpus import documents as docs
-from bessemer.corpus import workers
 from bessemer.corpus.rules import CleanConfig, clean_shard
 
 

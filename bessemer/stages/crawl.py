@@ -4,16 +4,11 @@ pages.jsonl names every URL with what came of it. It is the artifact's content: 
 though the WARC files hold different dates. A killed crawl goes on from the records it has.
 """
 
-import functools
 import json
 import os
 import subprocess
 import sys
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -21,6 +16,7 @@ import bessemer
 from bessemer.core import log
 from bessemer.core.artifact import RUN
 from bessemer.core.config import Count, Whole, runtime
+from bessemer.corpus.crawl.loopback import serve
 
 
 @dataclass(frozen=True)
@@ -56,8 +52,7 @@ def crawl(site: Path | None, *, out: Path, cfg: CrawlConfig) -> dict[str, float]
     _check(cfg, has_site=site is not None)
     if not (out / "pages.jsonl").is_file():
         with serve(site) as origin:
-            total = sum(1 for _ in _root(site).rglob("*.htm*")) if site else None
-            run(orders(cfg, out, origin), total and min(total, cfg.max_pages))
+            run(orders(cfg, out, origin))
     (out / RUN / "fetched.warc.gz").unlink(missing_ok=True)
     rows = [json.loads(line) for line in (out / "pages.jsonl").read_text(encoding="utf-8").splitlines()]
     pages = [row for row in rows if row.get("status") == 200 and "reason" not in row]
@@ -90,61 +85,23 @@ def orders(cfg: CrawlConfig, out: Path, origin: str) -> dict[str, Any]:
     return {"out": str(out.resolve()), "seeds": seeds, "alias": alias, "origin": origin, "limits": limits, **same}
 
 
-def run(orders: dict[str, Any], total: int | None) -> None:
+def run(orders: dict[str, Any]) -> None:
     """Run the crawling process and show how far it is. ConnectionError, OSError or RuntimeError where it fails."""
     code = str(Path(bessemer.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-m", "bessemer.corpus.spider", json.dumps(orders)]
+    command = [sys.executable, "-m", "bessemer.corpus.crawl.spider", json.dumps(orders)]
     # Its input is a pipe that nobody writes to: when this process ends, the pipe closes and the crawler ends too.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, encoding="utf-8") as process:
         assert process.stdout
         error, done = "", 0
-        with log.progress("crawl", total) as bar:
+        with log.progress("crawl") as bar:
             for line in process.stdout:
                 message = json.loads(line)
                 error = message.get("error", error)
-                bar.advance(max(message.get("done", 0) - done, 0), note=f"{message.get('bytes', 0) / 1e6:.1f} MB")
-                done = message.get("done", done)
+                if "done" in message:
+                    bar.advance(message["done"] - done, note=f"{message['bytes'] / 1e6:.1f} MB", total=message["known"])
+                    done = message["done"]
     if error.startswith("not one page"):
         raise ConnectionError(error)
     if error or process.returncode:
         raise OSError(error or f"the crawler ended with status {process.returncode}; see {orders['out']}/{RUN}/crawl.log")
-
-
-def _root(site: Path) -> Path:
-    return site / "site" if (site / "site").is_dir() else site
-
-
-@contextmanager
-def serve(site: Path | None) -> Iterator[str]:
-    """Serve a folder on a free port of 127.0.0.1 while the block runs; its origin, or "" without a folder."""
-    if site is None:
-        yield ""
-        return
-    if not _root(site).is_dir():
-        raise NotADirectoryError(f"site {site} is not a folder of pages")
-    server = ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(_Pages, directory=str(_root(site))))
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}"
-    finally:
-        server.shutdown()
-        server.server_close()
-
-
-class _Pages(SimpleHTTPRequestHandler):
-    """Files of a folder over HTTP/1.1, without dates: the same files give the same answers."""
-
-    protocol_version = "HTTP/1.1"
-    wbufsize = -1  # head and body in one packet
-    disable_nagle_algorithm = True
-
-    def send_response(self, code: int, message: str | None = None) -> None:
-        self.send_response_only(code, message)
-
-    def send_header(self, keyword: str, value: str) -> None:
-        if keyword != "Last-Modified":
-            super().send_header(keyword, value)
-
-    def log_message(self, format: str, *args: Any) -> None:
-        pass

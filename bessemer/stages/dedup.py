@@ -1,16 +1,16 @@
 """Remove duplicates: exact copies, verified near-duplicates (MinHash), and lines that many documents share."""
 
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from bessemer.core import artifact, log
+from bessemer.core import artifact, log, workers
 from bessemer.corpus import dedup as duplicates
 from bessemer.corpus import documents as docs
-from bessemer.corpus import workers
 from bessemer.corpus.dedup import DedupConfig, Sketch
 from bessemer.corpus.rules import with_fields
 
@@ -23,17 +23,19 @@ def dedup(documents: Path, *, out: Path, cfg: DedupConfig) -> dict[str, float]:
     rejected/ keeps each removed document with its kept twin's id, their similarity estimated and true; shared_lines/ each line
     that was cut, with the document that still has it. ValueError where nothing is left.
     """
-    sources, scratch = docs.shards(documents), out / artifact.RUN
+    sources = docs.shards(documents)
     sizes = [docs.rows(source) for source in sources]
-    sketches = [scratch / f"sketch-{index:05d}.npz" for index in range(len(sources))]
-    jobs = [workers.Job((s, file, cfg), n) for s, file, n in zip(sources, sketches, sizes, strict=True) if not file.exists()]
-    workers.run(sketch_shard, jobs, cfg.workers, "sketch")
-    decided = scratch / "decided.npz"
-    if not decided.exists():
-        decide(sources, sizes, sketches, decided, cfg)
     starts = np.cumsum([0, *sizes]).tolist()
-    todo = [i for i in range(len(sources)) if not docs.shard(out, i).exists()]
-    workers.run(write_shard, [workers.Job((sources[i], out, i, starts[i], decided, cfg), sizes[i]) for i in todo], cfg.workers, "dedup")
+    scratch = out / artifact.RUN / "dedup"
+    todo = [index for index in range(len(sources)) if not docs.shard(out, index).exists()]
+    if todo:
+        sketches, decided = [scratch / f"{index:05d}.npz" for index in range(len(sources))], scratch / "decided.npz"
+        jobs = [workers.Job((s, file, cfg), n) for s, file, n in zip(sources, sketches, sizes, strict=True) if not file.exists()]
+        workers.run(sketch_shard, jobs, cfg.workers, "sketch")
+        if not decided.exists():
+            decide(sources, sizes, sketches, decided, cfg)
+        workers.run(write_shard, [workers.Job((sources[i], out, i, starts[i], decided, cfg), sizes[i]) for i in todo], cfg.workers, "dedup")
+    shutil.rmtree(scratch, ignore_errors=True)
     numbers = docs.finish("dedup", documents, out)
     cut = sum(row["lines_removed"] for row in docs.read(out, ["lines_removed"]))
     return {"documents_in": sum(sizes), "text_bytes_in": docs.size(documents), **numbers, "lines_removed": cut}
@@ -51,17 +53,17 @@ def decide(sources: list[Path], sizes: list[int], sketches: list[Path], file: Pa
     starts = np.cumsum([0, *sizes])
 
     def sets_of(wanted: list[int]) -> dict[int, duplicates.U64]:
-        sets, cache = {}, dict[str, int]()
+        sets, hashes = {}, duplicates.Hashes()
         for source, start, end in log.track(list(zip(sources, starts, starts[1:], strict=False)), "compare"):
             here = [d for d in wanted if start <= d < end]
             texts = docs.table(source, ["text"])["text"].take([d - start for d in here]).to_pylist() if here else []
-            sets.update({d: duplicates.shingles(text, cfg.ngram, cache) for d, text in zip(here, texts, strict=True)})
+            sets.update({d: duplicates.shingles(text, cfg.ngram, hashes) for d, text in zip(here, texts, strict=True)})
         return sets
 
     found = duplicates.decide(everything, cfg, sets_of)
     twins = np.where(found.twin >= 0, everything.ids[found.twin], "")
-    hashes, first, times = duplicates.shared_lines(everything, found.reason == "", cfg.line_documents)
-    save(file, {**vars(found), "twin": twins, "hashes": hashes, "first": first, "times": times})
+    lines, first, times = duplicates.shared_lines(everything, found.reason == "", cfg.line_documents)
+    save(file, {**vars(found), "twin": twins, "hashes": lines, "first": first, "times": times})
 
 
 def write_shard(source: Path, out: Path, index: int, start: int, decided: Path, cfg: DedupConfig, skip: tuple[tuple[int, str], ...], at: Any) -> None:

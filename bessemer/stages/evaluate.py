@@ -12,9 +12,11 @@ from annotated_types import Interval
 
 from bessemer.core import artifact, log
 from bessemer.core.config import Count
+from bessemer.core.recipe import Step
 from bessemer.data import chat as chat_rows
-from bessemer.eval import measure, scores
+from bessemer.eval import answer, measure, scores
 from bessemer.eval.measure import Row, Subject
+from bessemer.scale import plan
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class EvaluateConfig:
     choices: Count = 200  # multiple-choice questions, likewise
     text_tokens: Count = 50_000  # held-out text that is read, about
     document_tokens: Count = 1024  # of one document at most, so that many documents are read
-    max_tokens: Count = 96  # length of an answer
+    max_tokens: Count = 64  # length of an answer
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95  # of the intervals
 
 
@@ -49,6 +51,18 @@ def evaluate(models: tuple[Path, ...], dialogues: Path, tokens: Path, *, out: Pa
     with artifact.atomic(out / "answers.jsonl") as temporary:
         temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _answered(questions, items)), encoding="utf-8")
     return {f"{row['model']}.{row['metric']}": row["value"] for row in found if row["kind"] == scores.ALL}
+
+
+def estimate(cfg: EvaluateConfig, step: Step) -> dict[str, float]:
+    """About what it costs: each question taken as 64 tokens, each choice with its question as 48."""
+    first = step.upstream("models")
+    model = plan.model_of(first) if first else None
+    if first is None or model is None:
+        return {}
+    answer.check_room(model.context, cfg.max_tokens)
+    tokens = 1.5 * cfg.text_tokens + cfg.questions * (64 + cfg.max_tokens) + cfg.choices * 4 * 48
+    cost = plan.generation(first, len(step.inputs["models"]) * tokens, cfg.max_tokens)
+    return {name: cost[name] for name in ("flops", "seconds")}
 
 
 def read_choices(path: Path) -> list[Row]:

@@ -3,7 +3,8 @@
 from pathlib import Path
 from typing import Any
 
-from bessemer.corpus import documents, warc, workers
+from bessemer.core import workers
+from bessemer.corpus import documents, warc
 from bessemer.corpus.extract import ExtractConfig, extract_file
 
 PACKED_PER_SECOND = 2e6  # bytes of compressed WARC that a core extracts; measured on documentation pages, a fifth of the HTML's size

@@ -14,7 +14,7 @@ from bessemer.eval import exhibits
 
 @dataclass(frozen=True)
 class ReportConfig:
-    title: str = "How this model was made"
+    title: str = "How this model was made"  # heading of the page
     answers: Count = 8  # held-out questions shown with every model's answer, spread evenly
     pairs: Count = 6  # preference pairs shown, likewise
     examples: Count = 3  # documents shown per reason of refusal

@@ -21,8 +21,8 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from bessemer.core import config
-from bessemer.corpus import crawl as order
-from bessemer.corpus.journal import Answer, Journal
+from bessemer.corpus.crawl import order
+from bessemer.corpus.crawl.journal import Answer, Journal
 from bessemer.stages.crawl import CrawlConfig, crawl
 
 pytest.importorskip("scrapy")
@@ -95,7 +95,7 @@ def go(out: Path, site: Site | None = None, folder: Path | None = None, **fields
 def test_failures_redirects_and_types_are_all_accounted_for(serve: Any, tmp_path: Path) -> None:
     other = serve({"/far": page()})
     pages = {
-        "/robots.txt": (200, {"Content-Type": "text/plain"}, b"User-agent: *\nDisallow: /secret"),
+        "/robots.txt": (200, {"Content-Type": "text/plain"}, b"User-agent: bessemer\nDisallow: /secret\n\nUser-agent: *\nDisallow: /"),
         "/": page("/a", "/b#part", "/b", "/gone", "/broken", "/loop1", "/moved", "/picture", "/big", "/secret/x", "mailto:a@b", other.url + "/far"),
         "/a": (200, {"Content-Encoding": "gzip"}, gzip.compress(page("/deeper").encode())),
         "/b": page(),

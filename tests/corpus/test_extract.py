@@ -1,22 +1,19 @@
 """Pages to text: layout, encodings, and the stage: nothing lost, deterministic, resumable, safe from pages that hang."""
 
-import importlib
 import io
-import json
-import sys
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
 from bessemer.core import artifact
+from bessemer.core.recipe import Step
 from bessemer.core.stage import Stage
-from bessemer.corpus import documents, workers
+from bessemer.corpus import documents
 from bessemer.corpus.extract import ExtractConfig, decode, text_of
-from bessemer.stages.extract import extract
+from bessemer.stages.extract import estimate, extract
 
 PROSE = "This sentence is about nothing in particular, but it is long enough to be content. "
 
@@ -203,48 +200,7 @@ def test_ten_megabytes_on_one_line(tmp_path: Path) -> None:
     assert numbers["documents"] == 1 and numbers["text_bytes"] == len(words) - 1
 
 
-# Functions for workers to run. A worker is a new process: it must find them in a file of their own.
-DEADLY = """
-import json, os, signal
-from bessemer.corpus import workers
-
-def dies(source, out, skip, at):
-    known = dict(skip)
-    for at.value in range(8):
-        if at.value == 3 and 3 not in known:
-            workers.limit(0.1)
-            while True:
-                pass
-        if at.value == 5 and 5 not in known:
-            os.kill(os.getpid(), signal.SIGSEGV)
-    (out / "done").write_text(json.dumps(skip))
-
-def fails(source, skip, at):
-    raise OSError(28, "No space left on device", str(source)) if source.name == "full" else SystemExit(3)
-"""
-
-
-@pytest.fixture
-def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    (tmp_path / "deadly.py").write_text(DEADLY)
-    monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.delitem(sys.modules, "deadly", raising=False)
-    return importlib.import_module("deadly")
-
-
-def test_a_page_that_hangs_or_crashes_costs_only_itself(tmp_path: Path, deadly: ModuleType) -> None:
-    workers.run(deadly.dies, [workers.Job((tmp_path, tmp_path), 8)], 1, "test")
-    assert json.loads((tmp_path / "done").read_text()) == [[3, "time limit"], [5, "parser crashed: SIGSEGV"]]
-
-
-def test_errors_of_workers_arrive(tmp_path: Path, deadly: ModuleType) -> None:
-    with pytest.raises(OSError, match="No space left on device"):
-        workers.run(deadly.fails, [workers.Job((tmp_path / "full",), 1)], 1, "test")
-    with pytest.raises(RuntimeError, match=r"a worker died \(exit code 3\) on .*other"):
-        workers.run(deadly.fails, [workers.Job((tmp_path / "other",), 1)], 1, "test")
-
-
-def test_a_page_with_millions_of_open_tags_is_refused_in_time(tmp_path: Path) -> None:
+def test_a_page_of_open_tags_only_does_no_harm(tmp_path: Path) -> None:
     pages = {
         "http://example.org/deep": (("<div>" * 300_000 + "x").encode(), "text/html", "200 OK"),
         "http://example.org/good": (page(f"<p>{PROSE}").encode(), "text/html", "200 OK"),
@@ -252,3 +208,11 @@ def test_a_page_with_millions_of_open_tags_is_refused_in_time(tmp_path: Path) ->
     crawl = archive(tmp_path / "crawl", "a.warc.gz", pages)
     extract(crawl, out=tmp_path / "out", cfg=ExtractConfig(seconds=2))
     assert "http://example.org/good" in [row["url"] for row in documents.read(tmp_path / "out", ["url"])]
+
+
+def test_the_plan_knows_the_cost_of_a_crawl_that_exists(tmp_path: Path) -> None:
+    crawl = site(tmp_path / "crawl")
+    step = Step("docs", Stage.of(extract), CFG, {"crawl": (crawl,)})
+    cost = estimate(CFG, step)
+    assert cost["bytes"] == sum(len(data) for data in files(crawl).values()) and cost["seconds"] > 0
+    assert estimate(CFG, Step("docs", Stage.of(extract), CFG, {"crawl": (step,)})) == {}

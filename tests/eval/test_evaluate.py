@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from bessemer.core import artifact
+from bessemer.core import recipe as recipes
 from bessemer.corpus import documents as store
 from bessemer.eval import answer, measure, overlap
 from bessemer.eval.scores import spread
@@ -148,3 +149,25 @@ def test_bad_models_are_named(world: Path, tmp_path: Path) -> None:
         evaluate((world / "base", world / "base"), world / "dialogues", world / "tokens", out=tmp_path, cfg=CFG)
     with pytest.raises(ValueError, match="leave no room for a question in a context of 128"):
         run(world, tmp_path, EvaluateConfig(max_tokens=128))
+
+
+def test_a_recipe_is_costed_and_checked_before_any_work(world: Path, tmp_path: Path) -> None:
+    def load(max_tokens: int) -> list[recipes.Step]:
+        (tmp_path / "r.toml").write_text(f"""
+            [base]
+            stage = "pretrain"
+            tokens = "{world}/tokens"
+            tokenizer = "{world}/tokenizer"
+            context = 64
+            [evaluation]
+            stage = "evaluate"
+            models = ["base", "{world}/sft"]
+            dialogues = "{world}/dialogues"
+            tokens = "{world}/tokens"
+            max_tokens = {max_tokens}
+        """)
+        return recipes.load(tmp_path / "r.toml", find)
+
+    assert load(32)[1].estimate["flops"] > load(16)[1].estimate["flops"] > 1e9
+    with pytest.raises(ValueError, match="evaluation: max_tokens: answers of 64 tokens leave no room for a question in a context of 64"):
+        load(64)

@@ -19,7 +19,7 @@ from protego import Protego
 from w3lib.encoding import html_to_unicode
 from w3lib.url import safe_url_string
 
-from bessemer.corpus.journal import Answer
+from bessemer.corpus.crawl.journal import Answer
 
 HOPS = 10  # redirects followed in a row
 LONGEST_URL = 2000  # beyond it a site is usually building its links in a circle
@@ -52,9 +52,14 @@ class Crawl:
 
     rows: dict[str, Row] = field(default_factory=dict)
     robots: dict[str, Protego | str] = field(default_factory=dict)  # of each site, or why none of it may be taken
+    found: set[str] = field(default_factory=set)  # links of the level under way
     fetched: int = 0
     offsite: set[str] = field(default_factory=set)
     beyond: set[str] = field(default_factory=set)  # known, but past max_pages or max_depth
+
+    def known(self, limits: Limits) -> int:
+        """How many pages the crawl will take, as far as is known now."""
+        return min(limits.max_pages, self.fetched + len(self.found - self.rows.keys()))
 
 
 def normalised(url: str, base: str = "") -> str:
@@ -98,16 +103,15 @@ def private_address(site: str) -> str:
     return next((address for address in sorted(addresses) if not ipaddress.ip_address(address.partition("%")[0]).is_global), "")
 
 
-async def walk(seeds: Iterable[str], limits: Limits, fetch: Fetch) -> Crawl:
-    """Crawl from `seeds`. A redirect counts as a page but not as a step in depth, and one of a seed may lead to another site."""
-    state = Crawl()
+async def walk(seeds: Iterable[str], limits: Limits, fetch: Fetch, state: Crawl) -> None:
+    """Crawl from `seeds`, noting all in `state`. A redirect counts as a page but not as a step in depth; one of a seed may lead to another site."""
     level = {normalised(seed) for seed in seeds}
     sites = {site_of(seed) for seed in level}
     for depth in range(limits.max_depth + 1):
-        found: set[str] = set()
+        state.found = set()
         wave = level
         for _ in range(HOPS + 1):
-            redirects = await _take(wave, state, limits, fetch, found)
+            redirects = await _take(wave, state, limits, fetch)
             if depth == 0:
                 sites |= {site_of(url) for url in redirects}
             wave = {url for url in redirects - state.rows.keys() if _inside(url, sites, limits, state)}
@@ -115,11 +119,10 @@ async def walk(seeds: Iterable[str], limits: Limits, fetch: Fetch) -> Crawl:
                 break
         for url in wave:
             state.rows[url] = {"url": url, "reason": f"more than {HOPS} redirects"}
-        level = {url for url in found - state.rows.keys() if _inside(url, sites, limits, state)}
+        level = {url for url in state.found - state.rows.keys() if _inside(url, sites, limits, state)}
         if not level:
             break
     state.beyond = (state.beyond | level) - state.rows.keys()
-    return state
 
 
 def _inside(url: str, sites: set[str], limits: Limits, state: Crawl) -> bool:
@@ -129,8 +132,8 @@ def _inside(url: str, sites: set[str], limits: Limits, state: Crawl) -> bool:
     return inside
 
 
-async def _take(urls: set[str], state: Crawl, limits: Limits, fetch: Fetch, found: set[str]) -> set[str]:
-    """Fetch what may be fetched of `urls`, note each in `state`, add links to `found`. Returns where redirects lead."""
+async def _take(urls: set[str], state: Crawl, limits: Limits, fetch: Fetch) -> set[str]:
+    """Fetch what may be fetched of `urls`; note each, and its links, in `state`. Returns where redirects lead."""
     new = {site_of(url) for url in urls} - state.robots.keys()
     gate = asyncio.Semaphore(SITES_AT_ONCE)
 
@@ -159,7 +162,7 @@ async def _take(urls: set[str], state: Crawl, limits: Limits, fetch: Fetch, foun
         assert isinstance(rules, Protego)
         answer = await fetch(url, rules.crawl_delay(limits.user_agent) or 0.0)
         state.rows[url], onward = described(url, answer, limits.max_bytes)
-        (redirects if "location" in state.rows[url] else found).update(onward)
+        (redirects if "location" in state.rows[url] else state.found).update(onward)
 
     async def visit_site(queue: list[str]) -> None:
         waiting = iter(queue)

@@ -1,4 +1,4 @@
-"""The process that fetches: Scrapy's downloader under the order of `crawl.walk`, into a journal.
+"""The process that fetches: Scrapy's downloader under the order of `order.walk`, into a journal.
 
 It runs apart from the stage, because a Twisted reactor starts once per process. Orders come as JSON in its first argument; what happens
 goes to standard output, one JSON object a line. It ends when its standard input does: so it never outlives the stage.
@@ -21,8 +21,8 @@ from scrapy import exceptions, signals
 from scrapy.crawler import AsyncCrawlerProcess
 
 from bessemer.core.artifact import RUN, atomic, write_json
-from bessemer.corpus import crawl
-from bessemer.corpus.journal import Answer, Journal
+from bessemer.corpus.crawl import order
+from bessemer.corpus.crawl.journal import Answer, Journal
 
 WANTED = ("text/", "application/xhtml+xml", "application/xml")
 SAY_EVERY = 0.5  # seconds
@@ -43,7 +43,8 @@ class PageSpider(scrapy.Spider):
         super().__init__()
         self.out = Path(orders["out"])
         self.orders = orders
-        self.limits = crawl.Limits(**orders["limits"])
+        self.limits = order.Limits(**orders["limits"])
+        self.state = order.Crawl()
         self.journal = Journal(self.out / RUN / "fetched.warc.gz")
         self.done = self.bytes = 0
         self.said = 0.0
@@ -63,8 +64,8 @@ class PageSpider(scrapy.Spider):
 
     async def start(self) -> AsyncIterator[Any]:
         try:
-            found = await crawl.walk(self.orders["seeds"], self.limits, self.fetch)
-            self.finish(found)
+            await order.walk(self.orders["seeds"], self.limits, self.fetch, self.state)
+            self.finish(self.state)
         except OSError as error:
             self.error = f"{error.strerror}: {error.filename}" if error.filename else str(error)
         except BaseException as error:  # Scrapy would log it and end as if all were well
@@ -85,12 +86,12 @@ class PageSpider(scrapy.Spider):
         self.bytes += len(answer.body) if isinstance(answer, Answer) else 0
         if time.monotonic() - self.said > SAY_EVERY:
             self.said = time.monotonic()
-            say({"done": self.done, "bytes": self.bytes})
+            self.report()
         return answer
 
     async def download(self, url: str, delay: float) -> Answer | str:
         alias, origin = self.orders["alias"], self.orders["origin"]
-        real = origin + url[len(alias) :] if origin and crawl.site_of(url) == alias else url
+        real = origin + url[len(alias) :] if origin and order.site_of(url) == alias else url
         slot = urlsplit(real).netloc
         self.slow_down(slot, 0.0 if origin and real.startswith(origin) else self.orders["delay"], delay)
         meta = {"dont_redirect": True, "handle_httpstatus_all": True, "download_slot": slot}
@@ -117,11 +118,11 @@ class PageSpider(scrapy.Spider):
         if slot in downloader.slots:
             downloader.slots[slot].delay, downloader.slots[slot].concurrency = max(own, asked), int(settings["concurrency"])
 
-    def finish(self, found: crawl.Crawl) -> None:
+    def finish(self, found: order.Crawl) -> None:
         """Write the WARC files and, last, pages.jsonl. A crawl that got no page at all writes nothing, so that it is tried again."""
         rows = [found.rows[url] for url in sorted(found.rows)]
         if not any(row.get("status") == 200 and "reason" not in row for row in rows):
-            seeds = {crawl.normalised(seed) for seed in self.orders["seeds"]}
+            seeds = {order.normalised(seed) for seed in self.orders["seeds"]}
             first = next(row for row in rows if row["url"] in seeds)
             self.error = f"not one page came in; {first['url']}: {first.get('reason') or 'HTTP ' + str(first.get('status'))}"
             return
@@ -130,7 +131,10 @@ class PageSpider(scrapy.Spider):
         write_json(self.out / RUN / "summary.json", {"offsite": len(found.offsite), "beyond_limits": len(found.beyond), "files": files})
         with atomic(self.out / "pages.jsonl") as temporary:
             temporary.write_text("".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
-        say({"done": self.done, "bytes": self.bytes})
+        self.report()
+
+    def report(self) -> None:
+        say({"done": self.done, "known": self.state.known(self.limits), "bytes": self.bytes})
 
 
 def say(message: dict[str, Any]) -> None:
@@ -147,7 +151,7 @@ def settings(orders: dict[str, Any]) -> dict[str, Any]:
         "DOWNLOAD_WARNSIZE": 0,
         "RETRY_TIMES": orders["retries"],
         "DOWNLOAD_DELAY_JITTER": 0.0,
-        # robots.txt is ours (crawl.walk): Scrapy takes an unreachable one for permission and does not apply Crawl-delay.
+        # robots.txt is ours (order.walk): Scrapy takes an unreachable one for permission and does not apply Crawl-delay.
         "ROBOTSTXT_OBEY": False,
         # Bodies are recorded as they came, so Scrapy must not unpack them.
         "COMPRESSION_ENABLED": False,

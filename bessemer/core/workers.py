@@ -36,7 +36,7 @@ def run(function: Callable[..., None], jobs: Sequence[Job], workers: int, label:
     again with the place and the cause added to `skip`. Its exceptions are raised here once the others have stopped.
     """
     context = multiprocessing.get_context("spawn")
-    waiting = list(reversed(jobs))
+    waiting, finished = list(reversed(jobs)), 0.0
     running: dict[Any, tuple[Any, Job, Any, Connection]] = {}
     with log.progress(label, sum(job.size for job in jobs)) as bar:
         try:
@@ -48,18 +48,14 @@ def run(function: Callable[..., None], jobs: Sequence[Job], workers: int, label:
                     process.start()
                     theirs.close()
                     running[process.sentinel] = (process, job, at, ours)
-                done = wait(list(running), timeout=0.2)
-                for sentinel in done:
+                for sentinel in wait(list(running), timeout=0.2):
                     process, job, at, ours = running.pop(sentinel)
                     process.join()
                     if again := _outcome(process.exitcode or 0, job, at.value, ours):
                         waiting.append(again)
                     else:
-                        bar.done += job.size
-                in_work = sum(min(at.value, job.size) for _, job, at, _ in running.values())
-                bar.done, finished = bar.done + in_work, bar.done
-                bar.advance(0)
-                bar.done = finished
+                        finished += job.size
+                bar.advance(finished + sum(min(at.value, job.size) for _, job, at, _ in running.values()) - bar.done)
         finally:
             for process, *_ in running.values():
                 process.kill()
@@ -77,7 +73,8 @@ def _child(function: Callable[..., None], job: Job, at: Any, result: Connection)
         function(*job.args, job.skip, at)
         result.send(None)
     except Exception as error:
-        result.send(error)
+        # Only Python's own exceptions are sure to survive the way through the pipe.
+        result.send(error if type(error).__module__ == "builtins" else RuntimeError(f"{type(error).__name__}: {error}"))
 
 
 def _outcome(code: int, job: Job, at: int, result: Connection) -> Job | None:

@@ -1,0 +1,51 @@
+"""Work in processes: a place that kills its process is skipped, an error arrives, nothing is done twice."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+from bessemer.core import workers
+
+# Functions for workers to run. A worker is a new process: it must find them in a file of their own.
+DEADLY = """
+import json, os, signal
+from bessemer.core import workers
+
+def dies(source, out, skip, at):
+    known = dict(skip)
+    for at.value in range(8):
+        if at.value == 3 and 3 not in known:
+            workers.limit(0.1)
+            while True:
+                pass
+        if at.value == 5 and 5 not in known:
+            os.kill(os.getpid(), signal.SIGSEGV)
+    (out / "done").write_text(json.dumps(skip))
+
+def fails(source, skip, at):
+    raise OSError(28, "No space left on device", str(source)) if source.name == "full" else SystemExit(3)
+"""
+
+
+@pytest.fixture
+def deadly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    (tmp_path / "deadly.py").write_text(DEADLY)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "deadly", raising=False)
+    return importlib.import_module("deadly")
+
+
+def test_a_page_that_hangs_or_crashes_costs_only_itself(tmp_path: Path, deadly: ModuleType) -> None:
+    workers.run(deadly.dies, [workers.Job((tmp_path, tmp_path), 8)], 1, "test")
+    assert json.loads((tmp_path / "done").read_text()) == [[3, "time limit"], [5, "parser crashed: SIGSEGV"]]
+
+
+def test_errors_of_workers_arrive(tmp_path: Path, deadly: ModuleType) -> None:
+    with pytest.raises(OSError, match="No space left on device"):
+        workers.run(deadly.fails, [workers.Job((tmp_path / "full",), 1)], 1, "test")
+    with pytest.raises(RuntimeError, match=r"a worker died \(exit code 3\) on .*other"):
+        workers.run(deadly.fails, [workers.Job((tmp_path / "other",), 1)], 1, "test")
