@@ -124,7 +124,7 @@ def plan(recipe: Positional[Path], /, store: Path = Path("artifacts")) -> None:
         state = "cached" if row.folder else "will run"
         numbers = [f"{cost[k]:.3g}" if k in cost else "-" for k in ("flops", "bytes")]
         hours = f"{cost['seconds'] / 3600:.3f}" if "seconds" in cost else "-"
-        table.add_row(row.step.name, row.step.stage.name, row.key or "known once its inputs are", state, *numbers, hours)
+        table.add_row(row.step.name, row.step.stage.name, row.key or "(after its inputs)", state, *numbers, hours)
     Console().print(table)
 
 

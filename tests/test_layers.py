@@ -73,7 +73,8 @@ def test_training_and_decoding_load_none_of_the_data_engine():
 
 
 def test_corpus_stages_do_not_load_torch():
-    code = "from bessemer.stages import find; import sys; [find(n) for n in ('pydoc', 'crawl', 'extract', 'clean', 'dedup', 'dialogues')]; print(*sys.modules)"
+    names = ("pydoc", "crawl", "extract", "clean", "dedup", "dialogues")
+    code = f"from bessemer.stages import find; import sys; [find(name) for name in {names}]; print(*sys.modules)"
     assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 
 

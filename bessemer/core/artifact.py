@@ -5,6 +5,7 @@ and goes on from what is in it. The key hashes {function, version, config, conte
 done twice, and an upstream stage that comes out the same reruns nothing below it.
 """
 
+import errno
 import fcntl
 import hashlib
 import json
@@ -28,9 +29,17 @@ Inputs = Mapping[str, Path | tuple[Path, ...] | None]
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` that replaces it when the block ends well: readers never see half a file."""
+    """A temporary path beside `path` that replaces it when the block ends well: readers never see half a file.
+
+    A full disk is an OSError that names the file, whichever library was writing and however it put it.
+    """
     temporary = path.with_name(path.name + ".tmp")
-    yield temporary
+    try:
+        yield temporary
+    except Exception as error:
+        if "No space left" in str(error) or getattr(error, "errno", None) == errno.ENOSPC:
+            raise OSError(errno.ENOSPC, "no space left on the disk", str(path)) from error
+        raise
     with temporary.open("rb+") as file:
         os.fsync(file.fileno())
     temporary.replace(path)
@@ -76,7 +85,12 @@ def make(stage: Stage, inputs: Inputs, cfg: Any, folder: Path, key: str | None =
     part = _part(folder, key)
     with _locked(part):
         began = time.time()
-        numbers = stage.function(**inputs, out=part, cfg=cfg)
+        try:
+            numbers = stage.function(**inputs, out=part, cfg=cfg)
+        except OSError as error:
+            if error.errno == errno.ENOSPC and not error.filename:
+                raise OSError(errno.ENOSPC, "no space left on the disk", str(part)) from error
+            raise
         write_json(part / MANIFEST, _manifest(stage, inputs, cfg, key, part, numbers, began))
         shutil.rmtree(part / RUN / "resume", ignore_errors=True)
         if folder.exists():

@@ -44,7 +44,7 @@ def load(path: Path, find: Callable[[str, str], Stage]) -> list[Step]:
         tables = tomllib.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise FileNotFoundError(f"recipe {path} does not exist") from None
-    except tomllib.TOMLDecodeError as error:
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path}: not valid TOML: {error}") from None
     steps: dict[str, Step] = {}
     for name, table in tables.items():

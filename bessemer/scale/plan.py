@@ -5,7 +5,7 @@ from bessemer.core.recipe import Step
 from bessemer.model.config import ModelConfig
 from bessemer.scale import count
 
-UTILISATION = 0.4  # of the matrix-product rate, as small decoders reach on CPU (docs/training.md)
+UTILISATION = 0.5  # of the matrix-product rate, as small decoders reach on CPU (docs/quickstart.md)
 VOCAB = 4096  # where the recipe names a tokenizer from elsewhere
 
 

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from bessemer.core import artifact, device, log
-from bessemer.core.config import Count, Fraction
+from bessemer.core.config import Count, Fraction, Whole
 from bessemer.core.recipe import Step
 from bessemer.data import preference
 from bessemer.data.preference import Pairs
@@ -27,13 +27,14 @@ class DpoConfig(FitConfig):
     weight_decay: float = 0.0
     beta: float = 0.1  # how strongly the policy is held to the reference
     anchor: float = 0.0  # weight of the chosen answer's own likelihood beside the preference
+    longest: Whole = 0  # tokens of a pair's longer side; longer pairs are left out (0: the model's context)
     held_out: Fraction = 0.1  # share of pairs kept aside to measure accuracy
 
 
 def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[str, float]:
     policy, words = weights.load(model), Tokenizer.load(model)
     rows = [json.loads(line) for line in (preferences / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
-    pairs, too_long = preference.encode(rows, words, policy.cfg.context)
+    pairs, too_long = preference.encode(rows, words, cfg.longest or policy.cfg.context)
     reference = _reference(out, policy, Pairs(pairs, cfg.batch, cfg.seed), cfg)
     aside = min(max(1, int(len(pairs) * cfg.held_out)), len(pairs) - 1)
     if aside < 1:
@@ -59,7 +60,7 @@ def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[st
 
 
 def estimate(cfg: DpoConfig, step: Step) -> dict[str, float]:
-    context = getattr(plan.model_of(step), "context", 0)
+    context = cfg.longest or getattr(plan.model_of(step), "context", 0)
     return plan.training(step, cfg.steps * cfg.batch * 2 * context, context)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from bessemer.core import device, log
-from bessemer.core.config import Count
+from bessemer.core.config import Count, runtime
 from bessemer.core.recipe import Step
 from bessemer.data import tokens as token_file
 from bessemer.decode.generate import generate
@@ -30,7 +30,7 @@ class PretrainConfig(FitConfig):
     context: Count = 256  # tokens per row
     tied: bool = True  # one matrix for embedding and head
     held_out: Count = 64  # validation windows read at each evaluation
-    samples: tuple[str, ...] = ("The module",)  # continued at each evaluation, to see it learn
+    samples: tuple[str, ...] = runtime(("The module",))  # continued at each evaluation, to see it learn
 
     def model(self, vocab: int) -> config.ModelConfig:
         names = ("width", "depth", "heads", "kv_heads", "head_width", "hidden", "ffn", "context", "tied")

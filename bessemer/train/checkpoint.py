@@ -1,5 +1,6 @@
 """What a killed training run needs to go on exactly: weights, optimizer state, the step. One file, replaced in one rename."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -10,20 +11,22 @@ from bessemer.core import artifact
 NAME = "resume/state.pt"
 
 
-def save(folder: Path, step: int, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+def save(folder: Path, step: int, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> None:
     """Write the state after `step` finished steps."""
     path = folder / artifact.RUN / NAME
     path.parent.mkdir(parents=True, exist_ok=True)
-    with artifact.atomic(path) as temporary:
-        torch.save({"step": step, "model": model.state_dict(), "optimizer": optimizer.state_dict()}, temporary)
+    # Through a Python file: torch's own writer reports a full disk as a broken zip.
+    with artifact.atomic(path) as temporary, temporary.open("wb") as file:
+        torch.save({"step": step, "model": model.state_dict(), "optimizers": [optimizer.state_dict() for optimizer in optimizers]}, file)
 
 
-def load(folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer) -> int:
-    """Restore model and optimizer in place. Returns how many steps are finished, 0 where there is nothing to restore."""
+def load(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> int:
+    """Restore model and optimizers in place. Returns how many steps are finished, 0 where there is nothing to restore."""
     path = folder / artifact.RUN / NAME
     if not path.is_file():
         return 0
     state = torch.load(path, map_location=next(model.parameters()).device, weights_only=True)
     model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
+    for optimizer, saved in zip(optimizers, state["optimizers"], strict=True):
+        optimizer.load_state_dict(saved)
     return state["step"]

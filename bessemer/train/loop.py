@@ -15,8 +15,9 @@ from bessemer.core import artifact, device, dist, log
 from bessemer.core.config import Count, Fraction, Whole, runtime
 from bessemer.model.decoder import Decoder
 from bessemer.scale import count
-from bessemer.train import checkpoint, optimizer
+from bessemer.train import checkpoint
 from bessemer.train.objective import Batch, Objective
+from bessemer.train.optimizer import OptimizerName, build, schedule
 
 Source = Callable[[int], Batch]  # a pure function of the step
 
@@ -25,6 +26,7 @@ Source = Callable[[int], Batch]  # a pure function of the step
 class FitConfig:
     steps: Count = 1000
     batch: Count = 16  # rows per step, over all ranks
+    optimizer: OptimizerName = "adamw"  # muon: Muon for the matrices of the blocks, AdamW for the rest
     lr: float = 2e-3  # peak learning rate
     warmup: Fraction = 0.05  # share of the steps in which the rate rises
     decay: Fraction = 0.4  # share of the steps at the end in which it falls to zero
@@ -52,8 +54,8 @@ def fit(
     dist.start()
     where, dtype = device.pick(), device.precision(cfg.precision, device.pick())
     model.to(where).train()
-    update = optimizer.adamw(model, cfg.lr, (cfg.beta1, cfg.beta2), cfg.weight_decay)
-    first = checkpoint.load(folder, model, update)
+    updates = build(cfg.optimizer, model, cfg.lr, (cfg.beta1, cfg.beta2), cfg.weight_decay)
+    first = checkpoint.load(folder, model, updates)
     metrics = log.Metrics(folder / artifact.RUN / "metrics.jsonl", first + 1)
     means = _means(model, objective, where, dtype)
     fast = _compiled(model, cfg)
@@ -67,10 +69,12 @@ def fit(
                 sums = _backward(means, batch, cfg, where)
             dist.add([*(weight.grad for weight in model.parameters() if weight.grad is not None), *sums.values()])
             norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip)
-            for group in update.param_groups:
-                group["lr"] = cfg.lr * optimizer.schedule(step, cfg.steps, cfg.warmup, cfg.decay)
-            update.step()
-            update.zero_grad()
+            lr = cfg.lr * schedule(step, cfg.steps, cfg.warmup, cfg.decay)
+            for update in updates:
+                for group in update.param_groups:
+                    group["lr"] = lr
+                update.step()
+                update.zero_grad()
 
             done = step + 1
             seen, length = _size(batch)
@@ -83,12 +87,12 @@ def fit(
             if "log" in due or "eval" in due:
                 spent = time.perf_counter() - began
                 row = {name: value.item() for name, value in sums.items()}
-                row |= {"lr": group["lr"], "grad_norm": norm.item(), "tokens_per_second": tokens / spent, "mfu": flops / spent / peak}
+                row |= {"lr": lr, "grad_norm": norm.item(), "tokens_per_second": tokens / spent, "mfu": flops / spent / peak}
                 if "eval" in due and held_out:
                     row |= _evaluate(means, held_out, cfg, where)
                 metrics.write(done, **row)
             if "save" in due and dist.rank() == 0:
-                checkpoint.save(folder, done, model, update)
+                checkpoint.save(folder, done, model, updates)
             if row:
                 yield {"step": done, **row}
                 began, tokens, flops = time.perf_counter(), 0, 0.0
