@@ -252,7 +252,8 @@ def submodules_of(module: types.ModuleType, name: str) -> list[str]:
 
 
 def scrubbed(text: str) -> str:
-    """`text` without the folders of this machine: a page is the same wherever Python is installed."""
+    """`text` without the folders of this machine: a page is the same wherever Python is installed, and by whichever name it was called."""
+    text = text.replace(sys.executable, "/usr/bin/python3")
     places = {sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path}
     places = (places | {os.path.realpath(place) for place in places}) - {"", "/", "/usr"}
     for place in sorted(places, key=len, reverse=True):

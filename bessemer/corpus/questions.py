@@ -203,7 +203,7 @@ def module(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str]
 def locate(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str]]:
     if not is_top(entry) or not entry.summary or len(book.homes[entry.short]) != 1:
         return []
-    return [(ask("locate", rng, short=entry.short, kind=entry.kind), f"{entry.short} is in the {entry.module} module.")]
+    return [(ask("locate", rng, short=entry.short, kind=entry.kind), f"It is in the {entry.module} module.")]
 
 
 def name(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str]]:
@@ -217,7 +217,7 @@ def kind(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str]]:
         return []
     words = [entry.kind, rng.choice([k for k in ("function", "class", "exception") if k != entry.kind])]
     rng.shuffle(words)
-    return [(ask("kind", rng, name=entry.name, one=article(words[0]), other=article(words[1])), f"{entry.name} is {article(entry.kind)}.")]
+    return [(ask("kind", rng, name=entry.name, one=article(words[0]), other=article(words[1])), f"It is {article(entry.kind)}.")]
 
 
 def shown(entry: Entry, book: Book, rng: random.Random) -> list[Entry]:
@@ -247,25 +247,25 @@ def missing(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str
         return []
     text = "\n\n".join(e.excerpt for e in shown(entry, book, rng))
     other = rng.choice(book.tops).name
-    return [(ask("excerpt", rng, text=text, name=other), f"The text does not describe {other}.")] if other not in text else []
+    return [(ask("excerpt", rng, text=text, name=other), "The text does not say.")] if other not in text else []
 
 
 def defines(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str]]:
     if not is_top(entry) or not entry.summary:
         return []
     if rng.random() < 0.5:
-        return [(ask("defines", rng, module=entry.module, short=entry.short), f"Yes, {entry.module} defines the {entry.kind} {entry.short}.")]
+        return [(ask("defines", rng, module=entry.module, short=entry.short), "Yes.")]
     other = rng.choice(book.tops)
     if other.module == entry.module or entry.short in book.defines[other.module]:
         return []
-    return [(ask("defines", rng, module=other.module, short=entry.short), f"No, {other.module} does not define {entry.short}.")]
+    return [(ask("defines", rng, module=other.module, short=entry.short), "No.")]
 
 
 def turns(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str]]:
     if not is_top(entry) or not entry.summary:
         return []
     first = rng.choice((kind, locate, defines))(entry, book, rng)
-    if not first or first[0][1].startswith("No,"):
+    if not first or first[0][1] == "No.":
         return []
     return [*first, (ask("and it", rng), entry.summary)]
 

@@ -192,3 +192,17 @@ def test_wrapped_prose_becomes_one_line_and_code_stays() -> None:
 )
 def test_signatures_written_in_docstrings(name: str, doc: str, expected: tuple[str, str]) -> None:
     assert pydoc_site.split_signature(name, doc) == expected
+
+
+def test_the_name_that_python_was_started_by_does_not_show(tmp_path: Path) -> None:
+    """platform.architecture has the interpreter's path as a default: `python` and `python3` must give one page."""
+    pages = []
+    for name in ("python", "python-by-another-name"):
+        (tmp_path / name).symlink_to(sys.executable)
+        site = tmp_path / f"site-{name}"
+        site.mkdir()
+        command = [str(tmp_path / name), "-P", "-s", pydoc_site.__file__, str(site), "30", "platform"]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL) as child:  # it lives as long as its input is open
+            assert child.wait(60) == 0
+        pages.append((site / "platform.html").read_bytes())
+    assert pages[0] == pages[1] and b"executable='/usr/bin/python3'" in pages[0]
