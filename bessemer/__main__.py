@@ -19,7 +19,7 @@ from bessemer.decode.chat import ChatConfig
 from bessemer.stages import NAMES, find
 
 # Large activations are freed and allocated anew at each step; glibc would give them back to the kernel and fault every page
-# in again. These must be set before Python starts. Worth 10 to 20 % of training speed on CPU (docs/training.md).
+# in again. These must be set before Python starts. Worth 10 to 20 % of training speed on CPU.
 MEMORY = {
     "MALLOC_MMAP_THRESHOLD_": str(1 << 35),
     "MALLOC_TRIM_THRESHOLD_": str(1 << 35),
@@ -30,7 +30,7 @@ MEMORY = {
 
 def main() -> None:
     if sys.platform == "linux" and not any(name in os.environ for name in MEMORY):
-        os.execve(sys.executable, [sys.executable, "-m", "bessemer", *sys.argv[1:]], {**os.environ, **MEMORY})
+        os.execve(sys.executable, sys.orig_argv, {**os.environ, **MEMORY})
     words = sys.argv[1:]
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -90,7 +90,8 @@ def overview() -> str:
 
 def run_stage(stage: Stage, words: list[str]) -> None:
     """`bessemer STAGE --flags`: the stage's inputs, its config, and where the artifact goes."""
-    kinds = {"one": (Path, dataclasses.MISSING), "optional": (Path | None, None), "many": (tuple[Path, ...], dataclasses.MISSING)}
+    # Text, not Path, which would make hf:/ of hf://
+    kinds = {"one": (str, dataclasses.MISSING), "optional": (str | None, None), "many": (tuple[str, ...], dataclasses.MISSING)}
     fields: list[Any] = []
     for name, kind in stage.inputs.items():
         fields.append((name, kinds[kind][0], dataclasses.field(default=kinds[kind][1])))
@@ -99,7 +100,12 @@ def run_stage(stage: Stage, words: list[str]) -> None:
     fields.append(("store", Path, dataclasses.field(default=Path("artifacts"))))
     given: Any = parse(dataclasses.make_dataclass("Arguments", fields, kw_only=True), words, stage.name)
 
-    inputs = {name: getattr(given, name) for name in stage.inputs}
+    def found(word: Any) -> Any:
+        if word is None or isinstance(word, tuple):
+            return word and tuple(map(found, word))
+        return recipes.fetch(word) if word.startswith("hf://") else Path(word)
+
+    inputs = {name: found(getattr(given, name)) for name in stage.inputs}
     cfg: Any = config.parse(stage.config, config.plain(given.cfg), stage.name)  # ranges are checked here, as in a recipe
     key = artifact.key_of(stage, inputs, cfg)
     folder = artifact.make(stage, inputs, cfg, given.out or given.store / f"{stage.name}-{key}", key)

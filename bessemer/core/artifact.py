@@ -76,26 +76,25 @@ def key_of(stage: Stage, inputs: Inputs, cfg: Any) -> str:
 def make(stage: Stage, inputs: Inputs, cfg: Any, folder: Path, key: str | None = None) -> Path:
     """Run `stage` unless `folder` already holds its result. Returns `folder`, complete with its manifest."""
     key = key or key_of(stage, inputs, cfg)
-    if manifest := read_manifest(folder):
-        if manifest["key"] != key:
-            raise FileExistsError(f"{folder} already holds another result (key {manifest['key']}, wanted {key}): name another folder or delete it")
+    if _finished(folder, key):
         return folder
-    if folder.exists() and any(folder.iterdir()):
-        raise FileExistsError(f"{folder} exists and is not an artifact of Bessemer: name another folder or delete it")
-    part = _part(folder, key)
-    with _locked(part):
-        began = time.time()
-        try:
-            numbers = stage.function(**inputs, out=part, cfg=cfg)
-        except OSError as error:
-            if error.errno == errno.ENOSPC and not error.filename:
-                raise OSError(errno.ENOSPC, "no space left on the disk", str(part)) from error
-            raise
-        write_json(part / MANIFEST, _manifest(stage, inputs, cfg, key, part, numbers, began))
-        shutil.rmtree(part / RUN / "resume", ignore_errors=True)
+    with _locked(folder):
+        if _finished(folder, key):  # by a process that held the lock until now
+            return folder
+        part = _part(folder, key)
+        if read_manifest(part) is None:  # else it was killed between its last two steps
+            began = time.time()
+            try:
+                numbers = stage.function(**inputs, out=part, cfg=cfg)
+            except OSError as error:
+                if error.errno == errno.ENOSPC and not error.filename:
+                    raise OSError(errno.ENOSPC, "no space left on the disk", str(part)) from error
+                raise
+            write_json(part / MANIFEST, _manifest(stage, inputs, cfg, key, part, numbers, began))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
+        shutil.rmtree(folder / RUN / "resume", ignore_errors=True)
     return folder
 
 
@@ -140,28 +139,46 @@ def _parent(path: Path) -> dict[str, str | None]:
     return {"path": str(path), "digest": digest(path), "key": manifest.get("key"), "name": manifest.get("name")}
 
 
+def _finished(folder: Path, key: str) -> bool:
+    """Whether `folder` holds the result with this key. FileExistsError where it holds anything else."""
+    if manifest := read_manifest(folder):
+        if manifest["key"] != key:
+            raise FileExistsError(f"{folder} already holds another result (key {manifest['key']}, wanted {key}): name another folder or delete it")
+        return True
+    if folder.exists() and any(folder.iterdir()):
+        raise FileExistsError(f"{folder} exists and is not an artifact of Bessemer: name another folder or delete it")
+    return False
+
+
 def _part(folder: Path, key: str) -> Path:
-    """The folder work goes on in. One that another config left behind cannot be continued, so it goes."""
+    """The folder work goes on in. One that another config left behind cannot be continued, so it goes; one that is not ours stays."""
     part = folder.with_name(folder.name + ".part")
     marker = part / RUN / "key"
-    if part.exists() and (not marker.is_file() or marker.read_text() != key):
+    if marker.is_file() and marker.read_text() != key:
         shutil.rmtree(part)
+    elif not marker.is_file() and any(path.is_file() and path.parent != part / RUN for path in part.rglob("*")):
+        raise FileExistsError(f"{part} exists and is not unfinished work of Bessemer: name another folder or delete it")
+    if marker.is_file():
+        log.say(f"continuing {part.name}")
+        return part
     (part / RUN).mkdir(parents=True, exist_ok=True)
-    marker.write_text(key)
+    with atomic(marker) as temporary:
+        temporary.write_text(key)
     return part
 
 
 @contextmanager
-def _locked(part: Path) -> Iterator[None]:
-    """One process at a time works in a `.part`. The kernel drops the lock when its holder dies, however it dies."""
-    with (part / RUN / "lock").open("w") as file:
+def _locked(folder: Path) -> Iterator[None]:
+    """One process at a time works towards an artifact. The kernel drops the lock when its holder dies, however it dies."""
+    path = folder.with_name(f".{folder.name}.lock")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("w") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise RuntimeError(f"another process is working on {part}") from None
-        if any(f.name not in ("lock", "key") for f in part.rglob("*") if f.is_file()):
-            log.say(f"continuing {part.name}")
+            raise RuntimeError(f"another process is working on {folder}.part") from None
         yield
+        path.unlink(missing_ok=True)  # not after a failure: a waiting process and a new one might then lock two files
 
 
 def _paths(value: Path | tuple[Path, ...] | None) -> tuple[Path, ...]:

@@ -12,10 +12,11 @@ from pydantic import ConfigDict, TypeAdapter, ValidationError
 
 C = TypeVar("C")
 
-# The three ranges that configs need; pydantic enforces them, tyro shows the plain type.
+# The ranges that configs need; pydantic enforces them, tyro shows the plain type.
 Count = Annotated[int, Gt(0)]
 Whole = Annotated[int, Ge(0)]
 Fraction = Annotated[float, Interval(ge=0.0, le=1.0)]
+Positive = Annotated[float, Gt(0.0)]
 
 
 def runtime(default: Any) -> Any:

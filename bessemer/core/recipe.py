@@ -143,6 +143,9 @@ def run(steps: list[Step], store: Path, links: Path | None = None) -> dict[str, 
     """
     made: dict[str, Path] = {}
     store.mkdir(parents=True, exist_ok=True)
+    for step in steps:  # downloads first: a wrong name should not wait for the stages before it
+        for source in (source for sources in step.inputs.values() for source in sources if isinstance(source, str)):
+            fetch(source)
     for number, step in enumerate(steps, 1):
         inputs = _shape(step, {name: tuple(_fetch(source, made) for source in sources) for name, sources in step.inputs.items()})
         key = artifact.key_of(step.stage, inputs, step.cfg)

@@ -24,7 +24,7 @@ class Stage:
     function: Callable[..., dict[str, float]]
     config: type
     inputs: dict[str, Kind]
-    estimate: Callable[..., dict[str, float]] | None  # (cfg, upstream) -> flops, bytes, seconds; before any work
+    estimate: Callable[..., dict[str, float]] | None  # (cfg, step) -> flops, bytes, seconds; before any work
 
     @property
     def version(self) -> int:

@@ -16,7 +16,7 @@ import rensa
 import xxhash
 from numpy.typing import NDArray
 
-from bessemer.core.config import Count, Fraction, runtime
+from bessemer.core.config import Count, Fraction, Whole, runtime
 from bessemer.corpus import documents
 
 U64 = NDArray[np.uint64]
@@ -39,8 +39,9 @@ class DedupConfig:
     lines: bool = True  # keep a line that many documents share in the first of them only
     line_length: Count = 40  # characters; shorter lines are left alone
     line_documents: Count = 5  # a line in more documents than this is shared
-    workers: int = runtime(0)  # processes; 0: one per core
+    workers: Whole = runtime(0)  # processes; 0: one per core
 
+    version: ClassVar[int] = 2
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
 
@@ -125,7 +126,7 @@ def sketch(texts: list[str], ids: list[str], cfg: DedupConfig) -> Sketch:
     lines = [np.unique(np.array([h for _, h in long_lines(text, cfg.line_length) if h], np.uint64)) for text in texts] if cfg.lines else []
     ends = np.cumsum([len(found) for found in lines] if cfg.lines else [0] * len(texts), dtype=np.int64)
     exact = np.array([fingerprint(text) for text in texts], "V16")
-    return Sketch(np.array(ids, "U16"), exact, minima, np.concatenate([*lines, np.zeros(0, np.uint64)]), ends)
+    return Sketch(np.array(ids, np.str_), exact, minima, np.concatenate([*lines, np.zeros(0, np.uint64)]), ends)
 
 
 def joined(sketches: list[Sketch]) -> Sketch:

@@ -3,11 +3,16 @@
 Each stage of the corpus reads such a folder and writes another, shard by shard, with what it refused in `rejected/`.
 A shard is whole or absent, so a killed stage goes on at the first missing one. The order of documents is the order of
 shards, then of rows, which `extract` sorts by url.
+
+Documents from elsewhere may be any *.parquet files with text columns `id` and `text`; `url`, which the dialogues need, and `title`
+are used where they are there.
 """
 
+import contextlib
 import hashlib
 import itertools
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -20,6 +25,7 @@ import pyarrow.parquet as pq
 from bessemer.core import artifact
 
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "url", "title", "text", "source")])
+NEEDED = ("id", "text")  # what no document may lack
 REJECTED = "rejected"  # the folder beside the shards for what was refused, one row a document with its reason
 CONTENT = "content.json"
 NOT_CONTENT = ("source",)  # where in which WARC a page lies changes with each crawl, what it says does not
@@ -35,16 +41,20 @@ def shard(folder: Path, index: int) -> Path:
     return folder / f"part-{index:05d}.parquet"
 
 
-def shards(folder: Path) -> list[Path]:
-    """The shards of a folder of documents, in order. FileNotFoundError or ValueError where there is none, or one is missing."""
+def shards(folder: Path, needed: Sequence[str] = ()) -> list[Path]:
+    """The parquet files of a folder of documents, by name. FileNotFoundError or ValueError where there is none, one of ours is
+    missing, or one lacks a column of `needed`."""
     if not folder.is_dir():
         raise FileNotFoundError(f"{folder} is not a folder of documents" if folder.exists() else f"{folder} does not exist")
-    found = sorted(folder.glob("part-*.parquet"))
+    found = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))  # data: of a Hugging Face dataset
     if not found:
-        raise ValueError(f"{folder} holds no documents: expected part-00000.parquet and so on")
-    for index, path in enumerate(found):
-        if path != shard(folder, index):
+        raise ValueError(f"{folder} holds no documents: expected part-00000.parquet and so on, or other parquet files")
+    for index, path in enumerate(path for path in found if re.fullmatch(r"part-\d{5}\.parquet", path.name)):
+        if path != shard(path.parent, index):
             raise ValueError(f"{folder}: {shard(folder, index).name} is missing, {path.name} stands in its place")
+    for path in found if needed else ():
+        with _opened(path, needed):
+            pass
     return found
 
 
@@ -56,26 +66,21 @@ def write(path: Path, rows: Iterable[dict[str, Any]] | pa.Table, schema: pa.Sche
         pq.write_table(table, temporary, compression="zstd", row_group_size=ROW_GROUP)
 
 
-def table(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """One shard as a table, with only the columns asked for. ValueError where it is not parquet or lacks a column."""
-    try:
-        with pq.ParquetFile(path) as file:
-            _check(path, file.schema_arrow.names, columns)
-            return file.read(columns=None if columns is None else list(columns))
-    except pa.ArrowInvalid as error:
-        raise ValueError(f"{path} is not a readable parquet file: {str(error).splitlines()[0]}") from None
+def table(path: Path, columns: Sequence[str] | None = None, needed: Sequence[str] = ()) -> pa.Table:
+    """One shard as a table, with only the columns asked for. ValueError where it is not parquet or lacks one of them or of `needed`."""
+    with _opened(path, columns or needed) as file:
+        rows = file.read(columns=None if columns is None else list(columns))
+    _refuse_nulls(path, rows)
+    return rows
 
 
 def read(source: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
     """Documents of a folder (or of one shard), in order, as dicts of the columns asked for; a thousand in memory at a time."""
-    for path in [source] if source.is_file() else shards(source):
-        try:
-            with pq.ParquetFile(path) as file:
-                _check(path, file.schema_arrow.names, columns)
-                for batch in file.iter_batches(ROW_GROUP, columns=None if columns is None else list(columns)):
-                    yield from batch.to_pylist()
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{path} is not a readable parquet file: {str(error).splitlines()[0]}") from None
+    for path in [source] if source.is_file() else shards(source, columns or ()):
+        with _opened(path, columns or ()) as file:
+            for batch in file.iter_batches(ROW_GROUP, columns=None if columns is None else list(columns)):
+                _refuse_nulls(path, batch)
+                yield from batch.to_pylist()
 
 
 def texts(source: Path) -> Iterator[str]:
@@ -110,7 +115,8 @@ def seal(folder: Path) -> None:
     for path in itertools.chain(shards(folder), sorted((folder / REJECTED).glob("part-*.parquet"))):
         digest = hashlib.sha256()
         for row in read(path):
-            digest.update(json.dumps([v for k, v in row.items() if k not in NOT_CONTENT], ensure_ascii=False).encode("utf-8", "surrogatepass"))
+            said = json.dumps([v for k, v in row.items() if k not in NOT_CONTENT], ensure_ascii=False, default=str)
+            digest.update(said.encode("utf-8", "surrogatepass"))
         hashes[path.relative_to(folder).as_posix()] = digest.hexdigest()
     artifact.write_json(folder / CONTENT, hashes)
 
@@ -130,7 +136,23 @@ def finish(stage: str, source: Path, folder: Path) -> dict[str, float]:
     return {"documents": kept, "text_bytes": size(folder), "rejected": reasons.total(), **by_reason}
 
 
-def _check(path: Path, found: list[str], columns: Sequence[str] | None) -> None:
-    missing = [name for name in columns or () if name not in found]
-    if missing:
-        raise ValueError(f"{path} has no column {', '.join(missing)} (it has: {', '.join(found)})")
+@contextlib.contextmanager
+def _opened(path: Path, needed: Sequence[str]) -> Iterator[pq.ParquetFile]:
+    """A shard to read, its columns checked."""
+    try:
+        with pq.ParquetFile(path) as file:
+            schema = file.schema_arrow
+            if missing := [name for name in needed if name not in schema.names]:
+                raise ValueError(f"{path} has no column {', '.join(missing)} (it has: {', '.join(schema.names)}); needed: {', '.join(needed)}")
+            for name in NEEDED:
+                if name in schema.names and schema.field(name).type not in (pa.string(), pa.large_string()):
+                    raise ValueError(f"{path}: column {name} holds {schema.field(name).type}; text is needed")
+            yield file
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{path} is not a readable parquet file: {str(error).splitlines()[0]}") from None
+
+
+def _refuse_nulls(path: Path, rows: pa.Table | pa.RecordBatch) -> None:
+    for name in NEEDED:
+        if name in rows.schema.names and rows[name].null_count:
+            raise ValueError(f"{path}: column {name} is null in {rows[name].null_count} of {len(rows)} rows; text is needed in each")

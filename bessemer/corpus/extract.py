@@ -19,7 +19,7 @@ from resiliparse.parse.encoding import bytes_to_str, detect_encoding, map_encodi
 from resiliparse.parse.html import HTMLTree
 
 from bessemer.core import workers
-from bessemer.core.config import Count, runtime
+from bessemer.core.config import Count, Whole, runtime
 from bessemer.corpus import documents, warc
 
 SCHEMA = documents.SCHEMA.append(pa.field("html_bytes", pa.int64()))
@@ -42,7 +42,7 @@ class ExtractConfig:
     main_content: bool = True  # leave out navigation, headers, footers and comments
     max_bytes: Count = 10_000_000  # refuse a page with more HTML than this
     seconds: Count = 20  # refuse a page whose extraction takes more CPU time than this
-    workers: int = runtime(0)  # processes; 0: one per core
+    workers: Whole = runtime(0)  # processes; 0: one per core
 
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 

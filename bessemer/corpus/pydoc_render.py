@@ -30,6 +30,15 @@ def package_names(wanted: Iterable[str], skip: Iterable[str]) -> list[str]:
     return sorted(n for n in names if not n.startswith("_") and n not in skip and (n in sys.builtin_module_names or _found(n)))
 
 
+def versions(wanted: Iterable[str]) -> tuple[str, ...]:
+    """The installed distributions that the wanted packages belong to, with their versions; none for the standard library."""
+    if not (words := {*wanted} - {"stdlib"}):
+        return ()
+    homes = metadata.packages_distributions()
+    names = {home for package in (homes if "all" in words else words) for home in homes.get(package, ())}
+    return tuple(f"{name} {metadata.version(name)}" for name in sorted(names))
+
+
 def _found(name: str) -> bool:
     try:
         return util.find_spec(name) is not None

@@ -243,7 +243,7 @@ def signature(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, s
 
 
 def missing(entry: Entry, book: Book, rng: random.Random) -> list[tuple[str, str]]:
-    if entry not in book.neighbours[entry.module] or rng.random() < 0.8:
+    if entry not in book.neighbours[entry.module] or not book.tops or rng.random() < 0.8:
         return []
     text = "\n\n".join(e.excerpt for e in shown(entry, book, rng))
     other = rng.choice(book.tops).name
@@ -276,14 +276,17 @@ WRITERS = {
 }  # fmt: skip
 
 
-def choices(group: list[Entry], everything: list[Entry], seed: int) -> Iterator[Row]:
-    """Multiple choice: the right sentence among three of other entries of the same kind and about the same length."""
+def choices(held: list[Entry], trained: set[str], seed: int) -> Iterator[Row]:
+    """Multiple choice: the right sentence among three of other entries of the same kind and about the same length.
+
+    All are of held-out entries, and none is in `trained`, the answers trained on: a model may know those, and so the right one.
+    """
     by_kind: dict[str, list[Entry]] = defaultdict(list)
-    for entry in sorted(everything, key=lambda e: (len(e.summary), e.name)):
-        if entry.summary:
+    for entry in sorted(held, key=lambda e: (len(e.summary), e.name)):
+        if entry.summary and entry.summary not in trained:
             by_kind[entry.kind].append(entry)
-    for entry in group:
-        if not entry.summary or entry.kind in ("data", "alias"):
+    for entry in held:
+        if not entry.summary or entry.summary in trained or entry.kind in ("data", "alias"):
             continue
         rng = random.Random(f"{seed} choice {entry.name}")
         at = bisect.bisect_left(by_kind[entry.kind], len(entry.summary), key=lambda e: len(e.summary))

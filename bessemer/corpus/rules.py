@@ -58,7 +58,7 @@ class CleanConfig:
     max_repeated_lines: Fraction = 0.6  # share of lines that stand in the document before; Gopher: 0.3
     max_repeated_text: Fraction = 0.6  # share of characters in such lines; Gopher: 0.2
     max_repeated_grams: Fraction = 0.7  # share of 10-word sequences that stand in the document before
-    workers: int = runtime(0)  # processes; 0: one per core
+    workers: Whole = runtime(0)  # processes; 0: one per core
 
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
@@ -173,10 +173,10 @@ def clean_shard(source: Path, out: Path, index: int, cfg: CleanConfig, skip: tup
     parent, skipped = os.getppid(), dict(skip)
     kept: list[dict[str, Any]] = []
     refused: list[dict[str, Any]] = []
-    table = documents.table(source)
+    table = documents.table(source, needed=documents.NEEDED)
     for place, row in enumerate(table.to_pylist()):
         at.value = place
-        document = Document(row["title"] or "", row["text"], normalised(row["text"]))
+        document = Document(row.get("title") or "", row["text"], normalised(row["text"]))
         row["words"] = len(document.words)
         found = ("crashed", 1.0, 0.0) if place in skipped else broken(document, cfg)
         if found:

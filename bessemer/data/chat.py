@@ -5,7 +5,6 @@ would waste half.
 """
 
 import bisect
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from bessemer.core import jsonl
 from bessemer.data import order
 from bessemer.data.tokens import Batch
 from bessemer.tokenizer.tokenizer import Tokenizer
@@ -21,20 +21,11 @@ Encoded = tuple[list[int], list[float]]  # ids, weight of each
 
 
 def read(path: Path) -> list[dict[str, Any]]:
-    """JSONL rows with `messages`. ValueError names the line that is none."""
-    rows = []
-    try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}") from None
-    for number, line in enumerate(lines, 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not JSON: {error.msg}") from None
-        if not isinstance(row, dict) or "messages" not in row:
-            raise ValueError(f"{path}:{number}: a chat row is an object with messages")
-        rows.append(row)
+    """JSONL rows with `messages`. ValueError names the row that is none."""
+    rows = jsonl.read(path)
+    for number, row in enumerate(rows, 1):
+        if not isinstance(row.get("messages"), list) or not all(isinstance(message, dict) for message in row["messages"]):
+            raise ValueError(f"{path}: row {number}: a chat row is an object with messages, a list of objects")
     if not rows:
         raise ValueError(f"{path} holds no chat rows")
     return rows

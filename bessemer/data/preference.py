@@ -18,8 +18,8 @@ def encode(rows: Sequence[dict[str, Any]], tokenizer: Tokenizer, context: int) -
     """Rows of {messages, chosen, rejected} as encoded pairs, and how many were longer than `context` + 1 and left out."""
     pairs = []
     for number, row in enumerate(rows):
-        if not all(isinstance(row.get(side), str) for side in SIDES):
-            raise ValueError(f"preference row {row.get('id', number)}: needs text under chosen and under rejected")
+        if not all(isinstance(row.get(side), str) for side in SIDES) or not isinstance(row.get("messages"), list):
+            raise ValueError(f"preference row {row.get('id', number)}: needs text under chosen and under rejected, and messages")
         chosen, rejected = (_last_turn_only(tokenizer, [*row["messages"], {"role": "assistant", "content": row[side]}]) for side in SIDES)
         pairs.append((chosen, rejected))
     fitting = [pair for pair in pairs if max(len(ids) for ids, _ in pair) <= context + 1]

@@ -28,10 +28,6 @@ class TokenFile:
     lengths: np.ndarray  # (documents,) bytes of text
     documents: Sequence[str]
 
-    @property
-    def bytes_per_token(self) -> float:
-        return float(self.lengths.sum()) / len(self.ids)
-
     def document_at(self, token: int) -> int:
         """The number of the document that holds a token position."""
         return int(np.searchsorted(self.offsets, token, side="right")) - 1
@@ -64,7 +60,7 @@ def load(folder: Path, split: str, vocab: int) -> TokenFile:
     offsets, lengths = np.load(folder / f"{split}_offsets.npy"), np.load(folder / f"{split}_bytes.npy")
     if offsets[-1] != len(ids):
         raise ValueError(f"{file} holds {len(ids)} tokens of {offsets[-1]}: it is cut off, or belongs to another vocabulary than {vocab}")
-    return TokenFile(ids, offsets, lengths, (folder / f"{split}_documents.txt").read_text(encoding="utf-8").splitlines())
+    return TokenFile(ids, offsets, lengths, (folder / f"{split}_documents.txt").read_text(encoding="utf-8").split("\n")[:-1])
 
 
 class Windows:

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from bessemer.core import artifact, log
+from bessemer.core import artifact, jsonl, log
 from bessemer.corpus import documents as docs
 from bessemer.data import chat as chat_rows
 from bessemer.eval import figures
@@ -63,8 +63,7 @@ def _refused(path: Path) -> Iterator[Exhibit]:
     if not pages.is_file():
         yield from docs.rejected(path)
         return
-    for line in pages.read_text(encoding="utf-8").splitlines():
-        row = json.loads(line)
+    for row in jsonl.read(pages):
         if row.get("reason") or row.get("status") != 200:
             yield {**row, "reason": row.get("reason") or f"HTTP {row.get('status')}"}
 
@@ -77,7 +76,7 @@ def samples(path: Path, count: int) -> list[Exhibit]:
     """`count` documents at even distances in a folder of documents."""
     total = docs.count(path)
     wanted = {i * total // min(count, total) for i in range(min(count, total))}
-    return [_example(row) for i, row in enumerate(docs.read(path, ["url", "text"])) if i in wanted]
+    return [_example(row) for i, row in enumerate(docs.read(path)) if i in wanted]
 
 
 def tokens(path: Path, text: str) -> Exhibit:
@@ -167,7 +166,7 @@ def evaluation(path: Path, count: int) -> Exhibit:
         plot = figures.whiskers({r["model"]: (r["value"], r["low"], r["high"]) for r in rows}, f"score-{metric}", chance)
         metrics.append({"metric": metric, "label": label, "direction": direction, "meaning": meaning, "rows": rows, "svg": plot, "chance": chance})
     kinds = [{"kind": kind, "rows": [by["rouge_l", kind, model] for model in models]} for kind in dict.fromkeys(k for _, k, _ in by) if kind != ALL]
-    answers = [json.loads(line) for line in (path / "answers.jsonl").read_text(encoding="utf-8").splitlines()]
+    answers = jsonl.read(path / "answers.jsonl")
     changes = [{**row, "label": METRICS[row["metric"]][0]} for row in found["differences"]]
     return {
         "models": models, "confidence": found["confidence"], "metrics": metrics, "kinds": kinds, "differences": changes,

@@ -1,8 +1,7 @@
-"""How much an answer shares with its reference: exact match, token F1 (SQuAD, Rajpurkar et al. 2016) and ROUGE-L (Lin 2004)."""
+"""How much an answer shares with its reference: exact match in SQuAD's normal form (Rajpurkar et al. 2016) and ROUGE-L (Lin 2004)."""
 
 import re
 import string
-from collections import Counter
 from collections.abc import Sequence
 
 PUNCTUATION = str.maketrans("", "", string.punctuation)
@@ -18,14 +17,6 @@ def normalise(text: str) -> str:
 def exact_match(answer: str, reference: str) -> bool:
     """Whether both have the same normal form. `json.dumps()` equals `jsondumps`: punctuation goes without leaving a space."""
     return normalise(answer) == normalise(reference)
-
-
-def token_f1(answer: str, reference: str) -> float:
-    """Harmonic mean of precision and recall of the words shared, order ignored, on SQuAD's normal form. 0 to 1."""
-    found, wanted = normalise(answer).split(), normalise(reference).split()
-    if not found or not wanted:
-        return float(found == wanted)
-    return _f1((Counter(found) & Counter(wanted)).total(), len(found), len(wanted))
 
 
 def rouge_l(answer: str, reference: str) -> float:

@@ -43,7 +43,8 @@ def save(model: Decoder, folder: Path, tokenizer: Path, end: Sequence[int]) -> N
     artifact.write_json(folder / "config.json", _to_llama(model.cfg, end))
     artifact.write_json(folder / "generation_config.json", {"eos_token_id": list(end), "pad_token_id": end[-1], "do_sample": False})
     for name in TOKENIZER_FILES:
-        shutil.copyfile(tokenizer / name, folder / name)
+        if (tokenizer / name).is_file():  # older checkpoints keep their template inside tokenizer_config.json
+            shutil.copyfile(tokenizer / name, folder / name)
 
 
 def load(path: Path, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32) -> Decoder:

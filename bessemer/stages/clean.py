@@ -14,7 +14,7 @@ def clean(documents: Path, *, out: Path, cfg: CleanConfig) -> dict[str, float]:
     """
     todo = [
         workers.Job((source, out, index, cfg), docs.rows(source))
-        for index, source in enumerate(docs.shards(documents))
+        for index, source in enumerate(docs.shards(documents, docs.NEEDED))
         if not docs.shard(out, index).exists()
     ]
     workers.run(clean_shard, todo, cfg.workers, "clean")

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import bessemer
-from bessemer.core import log
+from bessemer.core import jsonl, log
 from bessemer.core.artifact import RUN
 from bessemer.core.config import Count, Whole, runtime
 from bessemer.corpus.crawl.loopback import serve
@@ -54,7 +54,7 @@ def crawl(site: Path | None, *, out: Path, cfg: CrawlConfig) -> dict[str, float]
         with serve(site) as origin:
             run(orders(cfg, out, origin))
     (out / RUN / "fetched.warc.gz").unlink(missing_ok=True)
-    rows = [json.loads(line) for line in (out / "pages.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = jsonl.read(out / "pages.jsonl")
     pages = [row for row in rows if row.get("status") == 200 and "reason" not in row]
     refused = sum(row.get("reason") == "robots.txt" for row in rows)
     redirected = sum("location" in row for row in rows)

@@ -23,7 +23,7 @@ def dedup(documents: Path, *, out: Path, cfg: DedupConfig) -> dict[str, float]:
     rejected/ keeps each removed document with its kept twin's id, their similarity estimated and true; shared_lines/ each line
     that was cut, with the document that still has it. ValueError where nothing is left.
     """
-    sources = docs.shards(documents)
+    sources = docs.shards(documents, docs.NEEDED)
     sizes = [docs.rows(source) for source in sources]
     starts = np.cumsum([0, *sizes]).tolist()
     scratch = out / artifact.RUN / "dedup"

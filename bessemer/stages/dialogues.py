@@ -4,15 +4,14 @@ Entries are held out, not rows: no dialogue to train on asks for, or shows, the 
 """
 
 import itertools
-import json
 from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
 
-from bessemer.core import log
-from bessemer.core.artifact import RUN, atomic, write_json
+from bessemer.core import jsonl, log
+from bessemer.core.artifact import RUN, write_json
 from bessemer.core.config import Count, Fraction, Whole
 from bessemer.corpus import documents as files
 from bessemer.corpus import questions
@@ -28,37 +27,55 @@ class DialoguesConfig:
     system: Fraction = 0.1  # of the training rows begin with a system message
     seed: Whole = 0
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
 
-def dialogues(documents: Path, *, out: Path, cfg: DialoguesConfig) -> dict[str, float]:
+def dialogues(documents: Path, tokens: Path | None = None, *, out: Path, cfg: DialoguesConfig) -> dict[str, float]:
     """Write train.jsonl and heldout.jsonl (chat rows: id, kind, entry, url, messages) and choice.jsonl (question, choices, answer).
 
-    ValueError where the documents hold no entries.
+    No training row comes from a document that `tokens` keeps for validation: bits per byte are measured on those. ValueError where
+    the documents hold no entries.
     """
+    validation, held_out_documents, unseen = validation_documents(tokens) if tokens else set[str](), 0, set[str]()
     found: list[questions.Entry] = []
-    for document in log.track(files.read(documents, ["url", "text"]), "dialogues", files.count(documents)):
-        found += questions.entries(document["text"], document["url"])
+    for document in log.track(files.read(documents, ["id", "url", "text"]), "dialogues", files.count(documents)):
+        here = list(questions.entries(document["text"], document["url"] or ""))
+        found += here
+        if document["id"] in validation:
+            held_out_documents += 1
+            unseen |= {entry.name for entry in here}
     entries, ambiguous = questions.unambiguous(found)
     held = [entry for entry in entries if questions.is_held_out(entry, cfg.heldout, cfg.seed)]
-    kept = [entry for entry in entries if not questions.is_held_out(entry, cfg.heldout, cfg.seed)]
-    if not any(entry.summary for entry in kept):
+    kept = [entry for entry in entries if not questions.is_held_out(entry, cfg.heldout, cfg.seed) and entry.name not in unseen]
+    if not any(entry.summary for entry in entries):
         raise ValueError(
             f"{documents}: no documented entries in {files.count(documents)} documents; "
             'pages must begin with "module NAME" and describe entries such as "function NAME(ARGUMENTS)", as those of the pydoc stage do'
+        )
+    if not any(entry.summary for entry in kept):
+        raise ValueError(
+            f"none of {len(entries)} entries is left to train on: heldout is {cfg.heldout}, and {held_out_documents} documents are for validation"
         )
     asked = itertools.chain(questions.rows(kept, entries, cfg.seed, cfg.phrasings, cfg.system), questions.greetings(cfg.seed))
     train = capped(asked, cfg.per_kind, cfg.max_rows)
     single = (row for row in questions.rows(held, entries, cfg.seed) if row["kind"] != "turns")
     heldout = capped(single, cfg.heldout_per_kind, cfg.max_rows)
-    choice = capped(questions.choices(held, entries, cfg.seed), cfg.max_rows, cfg.max_rows)
+    choice = capped(questions.choices(held, {entry.summary for entry in kept}, cfg.seed), cfg.max_rows, cfg.max_rows)
     for name, rows in {"train": train, "heldout": heldout, "choice": choice}.items():
-        with atomic(out / f"{name}.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+        jsonl.write(out / f"{name}.jsonl", rows)
     write_json(out / RUN / "without.json", [entry.name for entry in entries if not entry.summary])
     numbers: dict[str, float] = {"train": len(train), "heldout": len(heldout), "choice": len(choice), "entries": len(entries)}
     numbers |= {"ambiguous": ambiguous, "without_description": sum(not entry.summary for entry in entries)}
+    numbers |= {"held_out_documents": held_out_documents} if tokens else {}
     return numbers | {f"train: {kind}": count for kind, count in sorted(Counter(row["kind"] for row in train).items())}
+
+
+def validation_documents(tokens: Path) -> set[str]:
+    """The ids of the documents that a tokens artifact keeps for validation."""
+    file = tokens / "val_documents.txt"
+    if not file.is_file():
+        raise FileNotFoundError(f"{tokens} holds no {file.name}: not a tokens artifact")
+    return set(filter(None, file.read_text(encoding="utf-8").split("\n")))
 
 
 def capped(rows: Iterable[questions.Row], per_kind: int, most: int) -> list[questions.Row]:

@@ -1,14 +1,13 @@
 """Direct preference optimization: raise chosen answers over rejected ones, against the model it starts from."""
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from bessemer.core import artifact, device, log
-from bessemer.core.config import Count, Fraction, Whole
+from bessemer.core import artifact, device, jsonl, log
+from bessemer.core.config import Count, Fraction, Positive, Whole
 from bessemer.core.recipe import Step
 from bessemer.data import preference
 from bessemer.data.preference import Pairs
@@ -16,7 +15,7 @@ from bessemer.model import weights
 from bessemer.model.decoder import Decoder
 from bessemer.scale import plan
 from bessemer.tokenizer.tokenizer import Tokenizer
-from bessemer.train.loop import FitConfig, fit
+from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import answer_log_probs, prefer
 
 
@@ -25,7 +24,7 @@ class DpoConfig(FitConfig):
     steps: Count = 100
     lr: float = 1e-4
     weight_decay: float = 0.0
-    beta: float = 0.1  # how strongly the policy is held to the reference
+    beta: Positive = 0.1  # how strongly the policy is held to the reference
     anchor: float = 0.0  # weight of the chosen answer's own likelihood beside the preference
     longest: Whole = 0  # tokens of a pair's longer side; longer pairs are left out (0: the model's context)
     held_out: Fraction = 0.1  # share of pairs kept aside to measure accuracy
@@ -33,7 +32,7 @@ class DpoConfig(FitConfig):
 
 def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[str, float]:
     policy, words = weights.load(model), Tokenizer.load(model)
-    rows = [json.loads(line) for line in (preferences / "pairs.jsonl").read_text(encoding="utf-8").splitlines()]
+    rows = jsonl.read(preferences / "pairs.jsonl")
     pairs, too_long = preference.encode(rows, words, cfg.longest or policy.cfg.context)
     reference = _reference(out, policy, Pairs(pairs, cfg.batch, cfg.seed), cfg)
     aside = min(max(1, int(len(pairs) * cfg.held_out)), len(pairs) - 1)
@@ -43,19 +42,15 @@ def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[st
     unseen = Pairs(pairs[:aside], cfg.batch, cfg.seed, reference[:aside])
     held_out = [unseen.rows(np.arange(i, min(i + cfg.batch, aside))) for i in range(0, aside, cfg.batch)]
 
-    last: dict[str, float] = {}
-    for last in fit(policy, prefer(cfg.beta, cfg.anchor), train, cfg, out, held_out, "dpo"):
-        if "val_accuracy" in last:
-            log.say(
-                f"step {last['step']}: loss {last['dpo_loss']:.3f}, held-out accuracy {last['val_accuracy']:.3f}, margin {last['val_margin']:.3f}"
-            )
+    for row in fit(policy, prefer(cfg.beta, cfg.anchor), train, cfg, out, held_out, "dpo"):
+        if "val_accuracy" in row:
+            log.say(f"step {row['step']}: loss {row['dpo_loss']:.3f}, held-out accuracy {row['val_accuracy']:.3f}, margin {row['val_margin']:.3f}")
     weights.save(policy, out, model, [words.end_of_turn, words.end_of_text])
     return {
         "pairs": len(pairs),
         "too_long": too_long,
         "epochs": round(cfg.steps * cfg.batch / train.count, 3),
-        "val_accuracy": last.get("val_accuracy", float("nan")),
-        "val_margin": last.get("val_margin", float("nan")),
+        **results(out),
     }
 
 

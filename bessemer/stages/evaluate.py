@@ -10,7 +10,7 @@ from typing import Annotated
 
 from annotated_types import Interval
 
-from bessemer.core import artifact, log
+from bessemer.core import artifact, jsonl, log
 from bessemer.core.config import Count
 from bessemer.core.recipe import Step
 from bessemer.data import chat as chat_rows
@@ -48,8 +48,7 @@ def evaluate(models: tuple[Path, ...], dialogues: Path, tokens: Path, *, out: Pa
     chance = sum(1 / len(row["choices"]) for row in choices) / len(choices)  # what guessing scores
     summary = {"models": names, "confidence": cfg.confidence, "chance": round(chance, scores.DIGITS), "scores": found, "differences": differences}
     artifact.write_json(out / "scores.json", summary)
-    with artifact.atomic(out / "answers.jsonl") as temporary:
-        temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _answered(questions, items)), encoding="utf-8")
+    jsonl.write(out / "answers.jsonl", _answered(questions, items))
     return {f"{row['model']}.{row['metric']}": row["value"] for row in found if row["kind"] == scores.ALL}
 
 
@@ -69,17 +68,12 @@ def read_choices(path: Path) -> list[Row]:
     """Multiple-choice rows {question, choices, answer}, `answer` the number of the right choice. ValueError names a line that is none."""
     if not path.is_file():
         raise FileNotFoundError(f"{path} does not exist: dialogues holds heldout.jsonl and choice.jsonl")
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}:{number}: not JSON: {error.msg}") from None
-        if not isinstance(row, dict) or not row.get("question") or row.get("answer") not in range(len(row.get("choices") or ())):
-            raise ValueError(f"{path}:{number}: needs a question, choices, and the number of the right one as answer")
+    rows = jsonl.read(path)
+    for number, row in enumerate(rows, 1):
+        if not row.get("question") or row.get("answer") not in range(len(row.get("choices") or ())):
+            raise ValueError(f"{path}: row {number}: needs a question, choices, and the number of the right one as answer")
         if not all(isinstance(option, str) and option for option in row["choices"]):
-            raise ValueError(f"{path}:{number}: every choice must be text, and not empty")
-        rows.append(row)
+            raise ValueError(f"{path}: row {number}: every choice must be text, and not empty")
     if not rows:
         raise ValueError(f"{path} holds no questions")
     return rows

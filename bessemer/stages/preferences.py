@@ -1,14 +1,13 @@
 """Make preference pairs: two sampled answers per prompt, labelled by a verifier that compares them with the documentation."""
 
-import json
 import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bessemer.core import artifact, log
-from bessemer.core.config import Count, Fraction, Whole
+from bessemer.core import artifact, device, jsonl, log
+from bessemer.core.config import Count, Fraction, Positive, Whole
 from bessemer.core.recipe import Step
 from bessemer.data import chat
 from bessemer.decode.generate import generate
@@ -25,7 +24,7 @@ SHARD = 256  # prompts answered between two files, so that a killed run loses li
 @dataclass(frozen=True)
 class PreferencesConfig:
     prompts: Count = 1500  # questions put to the model, drawn from the training dialogues
-    temperature: float = 1.0
+    temperature: Positive = 1.0
     top_p: Fraction = 0.95
     max_tokens: Count = 64
     margin: Fraction = 0.1  # pairs whose scores lie closer than this say nothing and are left out
@@ -33,8 +32,10 @@ class PreferencesConfig:
 
 
 def preferences(model: Path, dialogues: Path, *, out: Path, cfg: PreferencesConfig) -> dict[str, float]:
-    policy, words = weights.load(model), Tokenizer.load(model)
-    rows = [row for row in chat.read(dialogues / "train.jsonl") if row["messages"][-1]["role"] == "assistant"]
+    policy, words = weights.load(model, device.pick()), Tokenizer.load(model)
+    if cfg.max_tokens >= policy.cfg.context:
+        raise ValueError(f"max_tokens {cfg.max_tokens} leaves no room for a prompt in a context of {policy.cfg.context}")
+    rows = [row for row in chat.read(dialogues / "train.jsonl") if row["messages"] and row["messages"][-1]["role"] == "assistant"]
     random.Random(cfg.seed).shuffle(rows)
     rows = rows[: cfg.prompts]
     judged: list[dict[str, Any]] = []
@@ -45,20 +46,27 @@ def preferences(model: Path, dialogues: Path, *, out: Path, cfg: PreferencesConf
     pairs = [row for row in judged if row["chosen"] is not None]
     if not pairs:
         raise ValueError(f"no two of {len(rows)} answer pairs differ by {cfg.margin} for the verifier: raise temperature or lower margin")
-    for name, kept in (("pairs.jsonl", pairs), ("ties.jsonl", [row for row in judged if row["chosen"] is None])):
-        with artifact.atomic(out / name) as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in kept), encoding="utf-8")
+    jsonl.write(out / "pairs.jsonl", pairs)
+    jsonl.write(out / "ties.jsonl", [row for row in judged if row["chosen"] is None])
     scores = [score for row in judged for score in row["scores"]]
-    return {"prompts": len(rows), "pairs": len(pairs), "ties": len(judged) - len(pairs), "mean_score": round(sum(scores) / len(scores), 4)}
+    return {
+        "prompts": len(rows),
+        "too_long": len(rows) - len(judged),
+        "pairs": len(pairs),
+        "ties": len(judged) - len(pairs),
+        "mean_score": round(sum(scores) / len(scores), 4),
+    }
 
 
 def estimate(cfg: PreferencesConfig, step: Step) -> dict[str, float]:
     return plan.generation(step, cfg.prompts * 2 * cfg.max_tokens * 2, cfg.max_tokens)  # a prompt is about as long as its answer
 
 
-def verify(answer: str, reference: str) -> float:
-    """How well an answer agrees with the documentation: 1 where they match exactly, else 0.9 of the ROUGE-L F1. A verifier, no taste."""
-    return 1.0 if exact_match(answer, reference) else 0.9 * rouge_l(answer, reference)
+def verify(answer: str, reference: str, ended: bool) -> float:
+    """How well an answer agrees with the documentation: 1 where they match exactly, else 0.9 of the ROUGE-L F1; half of that where it was
+    cut off before it ended. A verifier, no taste."""
+    agreement = 1.0 if exact_match(answer, reference) else 0.9 * rouge_l(answer, reference)
+    return agreement if ended else agreement / 2
 
 
 def _shard(out: Path, number: int, rows: Sequence[dict[str, Any]], policy: Decoder, words: Tokenizer, cfg: PreferencesConfig) -> list[dict[str, Any]]:
@@ -66,9 +74,8 @@ def _shard(out: Path, number: int, rows: Sequence[dict[str, Any]], policy: Decod
     file = out / artifact.RUN / "resume" / f"answers-{number:05d}.jsonl"
     if not file.is_file():
         file.parent.mkdir(parents=True, exist_ok=True)
-        with artifact.atomic(file) as temporary:
-            temporary.write_text("".join(json.dumps(row) + "\n" for row in _judge(number, rows, policy, words, cfg)), encoding="utf-8")
-    return [json.loads(line) for line in file.read_text(encoding="utf-8").splitlines()]
+        jsonl.write(file, _judge(number, rows, policy, words, cfg))
+    return jsonl.read(file)
 
 
 def _judge(number: int, rows: Sequence[dict[str, Any]], policy: Decoder, words: Tokenizer, cfg: PreferencesConfig) -> Iterator[dict[str, Any]]:
@@ -80,10 +87,11 @@ def _judge(number: int, rows: Sequence[dict[str, Any]], policy: Decoder, words: 
     answers = generate(policy, [prompt for _, prompt in fitting for _ in range(2)], sampling, {words.end_of_turn, words.end_of_text})
     for i, (row, _) in enumerate(fitting):
         reference = row["messages"][-1]["content"]
-        texts = [words.decode(answer).strip() for answer in answers[2 * i : 2 * i + 2]]
-        scores = [verify(text, reference) for text in texts]
+        pair = answers[2 * i : 2 * i + 2]
+        texts = [words.decode(answer).strip() for answer in pair]
+        scores = [verify(text, reference, len(answer) < cfg.max_tokens) for text, answer in zip(texts, pair, strict=True)]
         better = int(scores[1] > scores[0])
-        told = abs(scores[0] - scores[1]) >= cfg.margin
+        told = texts[0] != texts[1] and abs(scores[0] - scores[1]) >= cfg.margin
         yield {
             "id": row["id"],
             "kind": row.get("kind"),

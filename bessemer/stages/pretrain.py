@@ -14,7 +14,7 @@ from bessemer.decode.sample import Sampling
 from bessemer.model import config, decoder, weights
 from bessemer.scale import count, plan
 from bessemer.tokenizer.tokenizer import Tokenizer
-from bessemer.train.loop import FitConfig, fit
+from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import predict_bytes
 
 
@@ -45,22 +45,16 @@ def pretrain(tokens: Path, tokenizer: Path, *, out: Path, cfg: PretrainConfig) -
     held_out, bytes_per_token = _held_out(tokens, words, cfg)
     log.say(f"{count.parameters(model.cfg):,} parameters on {device.describe(device.pick())}, {train.count * cfg.context:,} tokens an epoch")
 
-    last: dict[str, float] = {}
-    speeds = []
-    for last in fit(model, predict_bytes(bytes_per_token), train, cfg, out, held_out, "pretrain"):
-        speeds.append((last["tokens_per_second"], last["mfu"]))
-        if "val_bits_per_byte" in last:
-            log.say(f"step {last['step']}: {last['val_bits_per_byte']:.3f} bits per byte{_samples(model, words, cfg)}")
+    for row in fit(model, predict_bytes(bytes_per_token), train, cfg, out, held_out, "pretrain"):
+        if "val_bits_per_byte" in row:
+            log.say(f"step {row['step']}: {row['val_bits_per_byte']:.3f} bits per byte{_samples(model, words, cfg)}")
     weights.save(model, out, tokenizer, [words.end_of_text])
-    speed, mfu = np.median(speeds, axis=0) if speeds else (0.0, 0.0)
     return {
         "parameters": count.parameters(model.cfg),
         "tokens": cfg.steps * cfg.batch * cfg.context,
         "epochs": round(cfg.steps * cfg.batch / train.count, 3),
         "flops": cfg.steps * cfg.batch * cfg.context * count.training_flops(model.cfg, cfg.context),
-        "val_bits_per_byte": last.get("val_bits_per_byte", float("nan")),
-        "tokens_per_second": round(speed, 1),
-        "mfu": round(mfu, 4),
+        **results(out),
     }
 
 

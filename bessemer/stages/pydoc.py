@@ -25,11 +25,16 @@ class PydocConfig:
     skip: tuple[str, ...] = ()  # packages and modules to leave out
     timeout: float = 60.0  # seconds a module may take
     python: str = field(default_factory=platform.python_version)  # version to document: that of the Python that runs this
+    versions: tuple[str, ...] = ()  # "numpy 2.4.1" and so on, of the distributions that the packages belong to: those installed
     workers: Count = runtime(2)  # packages rendered at a time
 
     def __post_init__(self) -> None:
         if self.python != platform.python_version():
             raise ValueError(f"this is Python {platform.python_version()}, not {self.python}: only the Python that runs this can be documented")
+        installed = pydoc_render.versions(self.packages)
+        if self.versions not in ((), installed):
+            raise ValueError(f"versions: installed are {', '.join(installed) or 'none'}, not {', '.join(self.versions)}")
+        object.__setattr__(self, "versions", installed)
         if not self.timeout > 0:
             raise ValueError(f"timeout must be more than 0 seconds, not {self.timeout}")
 

@@ -12,7 +12,7 @@ from bessemer.data import chat
 from bessemer.model import weights
 from bessemer.scale import count, plan
 from bessemer.tokenizer.tokenizer import Tokenizer
-from bessemer.train.loop import FitConfig, fit
+from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import predict
 
 
@@ -31,10 +31,9 @@ def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, 
     held_out = [unseen.rows(np.arange(i, min(i + cfg.batch, unseen.count))) for i in range(0, min(cfg.held_out, unseen.count), cfg.batch)]
     log.say(f"{len(rows):,} conversations in {train.count:,} rows, {100 * train.fill:.1f}% full; {too_long} too long for {model.cfg.context} tokens")
 
-    last: dict[str, float] = {}
-    for last in fit(model, predict, train, cfg, out, held_out, "sft"):
-        if "val_loss" in last:
-            log.say(f"step {last['step']}: loss {last['loss']:.3f}, held out {last['val_loss']:.3f} nats per answer token")
+    for row in fit(model, predict, train, cfg, out, held_out, "sft"):
+        if "val_loss" in row:
+            log.say(f"step {row['step']}: loss {row['loss']:.3f}, held out {row['val_loss']:.3f} nats per answer token")
     weights.save(model, out, base, [words.end_of_turn, words.end_of_text])
     return {
         "conversations": len(rows),
@@ -43,7 +42,7 @@ def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, 
         "fill": round(train.fill, 4),
         "epochs": round(cfg.steps * cfg.batch / train.count, 3),
         "flops": cfg.steps * cfg.batch * model.cfg.context * count.training_flops(model.cfg, model.cfg.context),
-        "val_loss": last.get("val_loss", float("nan")),
+        **results(out),
     }
 
 

@@ -16,12 +16,16 @@ class TokenizerConfig:
     vocab: Count = 4096  # entries, the 256 bytes and the special tokens included
     max_bytes: Count = 200_000_000  # text to learn from; more costs memory and changes little
 
+    def __post_init__(self) -> None:
+        if self.vocab < bpe.SMALLEST:
+            raise ValueError(f"vocab {self.vocab} is too small: 256 bytes and the special tokens need {bpe.SMALLEST}")
+
 
 def tokenizer(documents: Path, *, out: Path, cfg: TokenizerConfig) -> dict[str, float]:
     read = {"bytes": 0, "documents": 0}
 
     def texts() -> Iterator[str]:
-        for row in log.track(store.read(documents, ["text"]), "tokenizer"):
+        for row in log.track(store.read(documents, ["text"]), "tokenizer", store.count(documents)):
             if read["bytes"] >= cfg.max_bytes:
                 return
             read["bytes"] += len(row["text"].encode())

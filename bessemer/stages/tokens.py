@@ -1,9 +1,11 @@
 """Encode documents into token files, some whole documents held out for validation."""
 
+import hashlib
 import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bessemer.core import log
 from bessemer.core.config import Fraction
@@ -15,6 +17,8 @@ from bessemer.tokenizer.tokenizer import Tokenizer
 @dataclass(frozen=True)
 class TokensConfig:
     held_out: Fraction = 0.04  # share of documents kept for validation, chosen by document id
+
+    version: ClassVar[int] = 2
 
 
 def tokens(documents: Path, tokenizer: Path, *, out: Path, cfg: TokensConfig) -> dict[str, float]:
@@ -41,4 +45,4 @@ def tokens(documents: Path, tokenizer: Path, *, out: Path, cfg: TokensConfig) ->
 
 def _held_out(document: str, share: float) -> bool:
     """Decided by the id alone, so a document stays on its side when the corpus around it changes."""
-    return int(document[:8], 16) / 0x1_0000_0000 < share
+    return int.from_bytes(hashlib.sha256(document.encode()).digest()[:4]) < share * 2**32

@@ -12,6 +12,7 @@ from bessemer.tokenizer import chat
 
 # Words, numbers of up to three digits, punctuation and runs of space, never across a class: the split Llama 3 made common.
 SPLIT = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
+SMALLEST = 256 + len(chat.SPECIAL)  # a vocabulary without a single merge
 CHUNK = 4096  # characters: long texts cost the trainer memory, short ones calls
 
 
@@ -20,9 +21,8 @@ def train(texts: Iterable[str], vocab: int) -> Backend:
 
     Equal texts give an equal tokenizer, byte for byte. ValueError where the texts do not hold that many distinct merges.
     """
-    smallest = len(chat.SPECIAL) + 256
-    if vocab < smallest:
-        raise ValueError(f"vocab {vocab} is too small: 256 bytes and {len(chat.SPECIAL)} special tokens need {smallest}")
+    if vocab < SMALLEST:
+        raise ValueError(f"vocab {vocab} is too small: 256 bytes and {len(chat.SPECIAL)} special tokens need {SMALLEST}")
     backend = Backend(models.BPE())
     backend.pre_tokenizer = pre_tokenizers.Sequence(  # type: ignore[assignment]
         [pre_tokenizers.Split(Regex(SPLIT), "isolated"), pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)]

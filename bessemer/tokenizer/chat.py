@@ -32,8 +32,9 @@ def check(messages: Sequence[dict[str, Any]]) -> None:
     if not messages:
         raise ValueError("a conversation needs at least one message")
     for number, message in enumerate(messages):
-        if message.get("role") not in ROLES:
-            raise ValueError(f"message {number}: role {message.get('role')!r} is not one of {', '.join(ROLES)}")
+        role = message.get("role") if isinstance(message, dict) else message
+        if role not in ROLES:
+            raise ValueError(f"message {number}: role {role!r} is not one of {', '.join(ROLES)}")
         if not isinstance(message.get("content"), str):
             raise ValueError(f"message {number} ({message['role']}): content must be text, not {message.get('content')!r}")
 

@@ -1,5 +1,6 @@
 """The tokenizer that every other part uses: loads a `tokenizer.json`, encodes text and conversations."""
 
+import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,8 +32,7 @@ class Tokenizer:
         file = path / "tokenizer.json"
         if not file.is_file():
             raise FileNotFoundError(f"{path} holds no tokenizer.json")
-        template = path / "chat_template.jinja"
-        return Tokenizer(Backend.from_file(str(file)), template.read_text(encoding="utf-8") if template.is_file() else chat.TEMPLATE)
+        return Tokenizer(Backend.from_file(str(file)), _template(path))
 
     def encode(self, text: str) -> list[int]:
         return self.backend.encode(text, add_special_tokens=False).ids
@@ -89,10 +89,23 @@ class Tokenizer:
     def _encode_rendered(self, text: str) -> list[int]:
         """Encode rendered text: the template's special tokens become their ids, everything else is plain."""
         names = list(self.special)
+
+        def shown(found: re.Match[str]) -> str:
+            return names[int(found[1])] if int(found[1]) < len(names) else found[0]
+
         ids: list[int] = []
         for piece in re.split("(" + "|".join(map(re.escape, names)) + ")", text):
             if piece in self.special:
                 ids.append(self.special[piece])
             elif piece:
-                ids += self.encode(re.sub("\ue0f0(\\d+)\ue0f1", lambda found: names[int(found[1])], piece))
+                ids += self.encode(re.sub("\ue0f0(\\d+)\ue0f1", shown, piece))
         return ids
+
+
+def _template(path: Path) -> str:
+    """The chat template of a folder: a file of its own, or, in older checkpoints, a field of the tokenizer's config; else ChatML."""
+    file, settings = path / "chat_template.jinja", path / "tokenizer_config.json"
+    if file.is_file():
+        return file.read_text(encoding="utf-8")
+    given = json.loads(settings.read_text(encoding="utf-8")).get("chat_template") if settings.is_file() else None
+    return given if isinstance(given, str) else chat.TEMPLATE

@@ -6,13 +6,15 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+import numpy as np
 import torch
+from annotated_types import Ge, Interval
 from torch import Tensor
 
 from bessemer.core import artifact, device, dist, log
-from bessemer.core.config import Count, Fraction, Whole, runtime
+from bessemer.core.config import Count, Fraction, Positive, Whole, runtime
 from bessemer.model.decoder import Decoder
 from bessemer.scale import count
 from bessemer.train import checkpoint
@@ -20,6 +22,8 @@ from bessemer.train.objective import Batch, Objective
 from bessemer.train.optimizer import OptimizerName, build, schedule
 
 Source = Callable[[int], Batch]  # a pure function of the step
+METRICS = "metrics.jsonl"
+Decay = Annotated[float, Interval(ge=0.0, lt=1.0)]
 
 
 @dataclass(frozen=True)
@@ -27,13 +31,13 @@ class FitConfig:
     steps: Count = 1000
     batch: Count = 16  # rows per step, over all ranks
     optimizer: OptimizerName = "adamw"  # muon: Muon for the matrices of the blocks, AdamW for the rest
-    lr: float = 2e-3  # peak learning rate
+    lr: Positive = 2e-3  # peak learning rate
     warmup: Fraction = 0.05  # share of the steps in which the rate rises
     decay: Fraction = 0.4  # share of the steps at the end in which it falls to zero
-    beta1: Fraction = 0.9
-    beta2: Fraction = 0.95
-    weight_decay: float = 0.1
-    clip: float = 1.0  # largest gradient norm
+    beta1: Decay = 0.9
+    beta2: Decay = 0.95
+    weight_decay: Annotated[float, Ge(0.0)] = 0.1
+    clip: Positive = 1.0  # largest gradient norm
     precision: device.Precision = "auto"  # of matrix products; weights and optimizer state are fp32
     seed: Whole = 0
     micro_batch: Whole = runtime(0)  # rows at a time per rank; 0: all of them
@@ -52,11 +56,15 @@ def fit(
     run/metrics.jsonl. FloatingPointError when the loss is no longer finite; the last checkpoint stays.
     """
     dist.start()
-    where, dtype = device.pick(), device.precision(cfg.precision, device.pick())
+    if cfg.batch < dist.world():
+        raise ValueError(f"batch {cfg.batch} has no row for each of {dist.world()} ranks")
+    where = device.pick()
     model.to(where).train()
     updates = build(cfg.optimizer, model, cfg.lr, (cfg.beta1, cfg.beta2), cfg.weight_decay)
-    first = checkpoint.load(folder, model, updates)
-    metrics = log.Metrics(folder / artifact.RUN / "metrics.jsonl", first + 1)
+    # A run goes on in the precision it began with, whatever a second measurement would choose.
+    first, begun_in = checkpoint.load(folder, model, updates)
+    dtype = begun_in or device.precision(cfg.precision, where)
+    metrics = log.Metrics(folder / artifact.RUN / METRICS, first + 1) if dist.rank() == 0 else None
     means = _means(model, objective, where, dtype)
     fast = _compiled(model, cfg)
     peak = device.matmul_rate(where, dtype) * dist.world()
@@ -90,13 +98,23 @@ def fit(
                 row |= {"lr": lr, "grad_norm": norm.item(), "tokens_per_second": tokens / spent, "mfu": flops / spent / peak}
                 if "eval" in due and held_out:
                     row |= _evaluate(means, held_out, cfg, where)
-                metrics.write(done, **row)
+                if metrics:
+                    metrics.write(done, **row)
             if "save" in due and dist.rank() == 0:
-                checkpoint.save(folder, done, model, updates)
+                checkpoint.save(folder, done, model, updates, dtype)
             if row:
                 yield {"step": done, **row}
                 began, tokens, flops = time.perf_counter(), 0, 0.0
-    metrics.close()
+    if metrics:
+        metrics.close()
+
+
+def results(folder: Path) -> dict[str, float]:
+    """What a run came to: the last held-out numbers and the median speed. From disk, so a kill in between changes nothing."""
+    rows = log.read_metrics(folder / artifact.RUN / METRICS)
+    held_out = {name: value for row in rows for name, value in row.items() if name.startswith("val_")}
+    speed, mfu = np.median([(row["tokens_per_second"], row["mfu"]) for row in rows], axis=0)
+    return {**held_out, "tokens_per_second": round(float(speed), 1), "mfu": round(float(mfu), 4)}
 
 
 Means = Callable[[Batch, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
@@ -120,19 +138,19 @@ def _means(model: Decoder, objective: Objective, where: torch.device, dtype: tor
 def _backward(means: Means, batch: Batch, cfg: FitConfig, where: torch.device) -> dict[str, Tensor]:
     """Gradients of the whole step's mean: this rank's rows, in micro-batches. Returns this rank's part of each mean."""
     sums: dict[str, Tensor] = {}
-    for part, totals in _shares(batch, cfg, where):
+    for part, totals in _shares(batch, cfg, where, dist.rank(), dist.world()):
         loss, parts = means(part, totals)
         loss.backward()
         sums = {name: sums[name] + value if name in sums else value for name, value in parts.items()}
     return sums
 
 
-def _shares(batch: Batch, cfg: FitConfig, where: torch.device) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-    """This rank's micro-batches, each with the total weights of the whole step: what makes the mean independent of the split."""
+def _shares(batch: Batch, cfg: FitConfig, where: torch.device, rank: int, ranks: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
+    """One rank's micro-batches, each with the total weights of the whole step: what makes the mean independent of the split."""
     totals: dict[str, Tensor] = {name: batch[name].sum().to(where) for name in ("row_weight", "token_weight") if name in batch}
     if any(total <= 0 for total in totals.values()):
         raise ValueError("a step has no weight at all: every token of its rows is masked out")
-    own = {name: column[dist.rank() :: dist.world()].to(where) for name, column in batch.items()}
+    own = {name: column[rank::ranks].to(where) for name, column in batch.items()}
     rows = len(next(iter(own.values())))
     size = cfg.micro_batch or max(rows, 1)
     for begin in range(0, rows, size):
@@ -141,15 +159,14 @@ def _shares(batch: Batch, cfg: FitConfig, where: torch.device) -> Iterator[tuple
 
 @torch.no_grad()
 def _evaluate(means: Means, held_out: Sequence[Batch], cfg: FitConfig, where: torch.device) -> dict[str, float]:
-    """Weighted mean of each term over all held-out batches, as val_TERM."""
+    """Weighted mean of each term over all held-out batches, as val_TERM. Every rank reads all of them: there may be fewer rows than ranks."""
     sums: dict[str, float] = {}
     weights: dict[str, float] = {}
     for batch in held_out:
         weight = float((batch["token_weight"] if "token_weight" in batch else batch["row_weight"]).sum())
         parts: dict[str, Tensor] = {}
-        for part, totals in _shares(batch, cfg, where):
+        for part, totals in _shares(batch, cfg, where, 0, 1):
             parts = {name: parts[name] + value if name in parts else value for name, value in means(part, totals)[1].items()}
-        dist.add(list(parts.values()))
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + weight * value.item()
             weights[name] = weights.get(name, 0.0) + weight
@@ -158,7 +175,7 @@ def _evaluate(means: Means, held_out: Sequence[Batch], cfg: FitConfig, where: to
 
 def _compiled(model: Decoder, cfg: FitConfig) -> list[Callable[..., Tensor]]:
     """A compiled forward for each block, or none. All blocks share one compilation: half the wait of compiling the whole step,
-    at 2 % of its speed (docs/training.md)."""
+    at 2 % of its speed (docs/log.md)."""
     if not cfg.compile:
         return []
     if reason := device.compiles():

@@ -159,3 +159,30 @@ def test_no_space_left_is_an_error_that_names_the_file(tmp_path: Path, source: P
     with pytest.raises(OSError, match="no space left on the disk: .*text'"), artifact.atomic(tmp_path / "text") as temporary:
         temporary.write_text("x")
     assert not (tmp_path / "text").exists()
+
+
+def test_a_kill_between_the_last_two_steps_costs_nothing(tmp_path: Path, source: Path):
+    """The manifest is written, the rename is not: the work is done and is not done again."""
+    make(tmp_path / "a", source).rename(tmp_path / "a.part")
+    CALLS.clear()
+    assert make(tmp_path / "a", source) == tmp_path / "a" and not CALLS
+    assert (tmp_path / "a" / "text").read_text() == "abc"
+
+
+def test_a_folder_that_only_looks_like_unfinished_work_is_left_alone(tmp_path: Path, source: Path):
+    (tmp_path / "a.part").mkdir()
+    (tmp_path / "a.part" / "thesis.txt").write_text("years of work")
+    with pytest.raises(FileExistsError, match=r"a\.part exists and is not unfinished work of Bessemer"):
+        make(tmp_path / "a", source)
+    assert (tmp_path / "a.part" / "thesis.txt").exists()
+
+
+def test_scratch_of_a_finished_artifact_is_dropped(tmp_path: Path, source: Path):
+    def leave(source: Path, *, out: Path, cfg: CopyConfig) -> dict[str, float]:
+        (out / "run" / "resume").mkdir()
+        (out / "run" / "resume" / "state").write_text("large")
+        (out / "text").write_text("x")
+        return {}
+
+    folder = artifact.make(Stage.of(leave), {"source": source}, CopyConfig(), tmp_path / "a")
+    assert not (folder / "run" / "resume").exists() and not list(tmp_path.glob(".*.lock"))

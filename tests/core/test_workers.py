@@ -8,7 +8,10 @@ from types import ModuleType
 
 import pytest
 
-from bessemer.core import workers
+from bessemer.core import config, workers
+from bessemer.corpus.dedup import DedupConfig
+from bessemer.corpus.extract import ExtractConfig
+from bessemer.corpus.rules import CleanConfig
 
 # Functions for workers to run. A worker is a new process: it must find them in a file of their own.
 DEADLY = """
@@ -49,3 +52,9 @@ def test_errors_of_workers_arrive(tmp_path: Path, deadly: ModuleType) -> None:
         workers.run(deadly.fails, [workers.Job((tmp_path / "full",), 1)], 1, "test")
     with pytest.raises(RuntimeError, match=r"a worker died \(exit code 3\) on .*other"):
         workers.run(deadly.fails, [workers.Job((tmp_path / "other",), 1)], 1, "test")
+
+
+@pytest.mark.parametrize("cls", [ExtractConfig, CleanConfig, DedupConfig])
+def test_fewer_workers_than_none_are_refused(cls: type) -> None:
+    with pytest.raises(ValueError, match=r"stage\.workers: .*greater than or equal to 0"):
+        config.parse(cls, {"workers": -1}, "stage")

@@ -23,6 +23,7 @@ from warcio.archiveiterator import ArchiveIterator
 from bessemer.core import config
 from bessemer.corpus.crawl import order
 from bessemer.corpus.crawl.journal import Answer, Journal
+from bessemer.eval import exhibits
 from bessemer.stages.crawl import CrawlConfig, crawl
 
 pytest.importorskip("scrapy")
@@ -324,3 +325,17 @@ def test_a_small_answer_cannot_unpack_into_a_huge_one() -> None:
     assert bomb.decoded(1_000_000) is None
     assert Answer("u", 200, (("Content-Encoding", "br"),), b"??").decoded(100) is None
     assert Answer("u", 200, (("Content-Encoding", "gzip"),), b"not gzip").decoded(100) is None
+
+
+def test_a_header_with_a_strange_line_break_is_one_row(tmp_path: Path) -> None:
+    """json leaves U+0085, U+2028 and U+2029 as they are, and str.splitlines cuts at them."""
+    rows = [
+        {"url": "http://a.test/1", "status": 200, "bytes": 5},
+        {"url": "http://a.test/2", "status": 200, "bytes": 0, "reason": "type image/\x85png\u2028\u2029"},
+    ]
+    (tmp_path / "run").mkdir()
+    (tmp_path / "pages.jsonl").write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8")
+    (tmp_path / "run" / "summary.json").write_text("{}")
+    numbers = crawl(None, out=tmp_path, cfg=CrawlConfig(seeds=("http://a.test/",)))
+    assert (numbers["pages"], numbers["failed"]) == (1, 1)
+    assert [row["reason"] for row in exhibits._refused(tmp_path)] == [rows[1]["reason"]]

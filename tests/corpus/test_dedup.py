@@ -221,3 +221,12 @@ def test_an_empty_shard_is_no_obstacle(tmp_path: Path) -> None:
     documents.write(documents.shard(source, 2), [])
     assert dedup(source, out=tmp_path / "out", cfg=CFG)["documents_in"] == 32
     assert len(documents.shards(tmp_path / "out")) == 3
+
+
+def test_long_ids_stay_apart(tmp_path: Path) -> None:
+    """Ids from elsewhere may be longer than ours, and alike in the beginning."""
+    ids = [f"<urn:uuid:12345678-90ab-{n}>" for n in range(3)]
+    for shard, some in enumerate((ids[:2], ids[2:])):
+        documents.write(documents.shard(tmp_path / "in", shard), [{"id": i, "text": " ".join(prose(ids.index(i)))} for i in some])
+    assert dedup(tmp_path / "in", out=tmp_path / "out", cfg=CFG)["rejected"] == 0
+    assert [row["id"] for row in documents.read(tmp_path / "out")] == ids

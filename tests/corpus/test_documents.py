@@ -1,5 +1,6 @@
 """Documents on disk: round trip, determinism, order, seals, and what is said about folders that are none."""
 
+import datetime
 import hashlib
 from pathlib import Path
 
@@ -8,6 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 
 from bessemer.corpus import documents
+from bessemer.corpus.dedup import DedupConfig
+from bessemer.corpus.rules import CleanConfig
+from bessemer.stages.clean import clean
+from bessemer.stages.dedup import dedup
+from bessemer.stages.tokenizer import TokenizerConfig, tokenizer
+from bessemer.stages.tokens import TokensConfig, tokens
 
 
 def row(n: int, text: str = "some text") -> dict[str, str]:
@@ -94,3 +101,53 @@ def test_finish_counts_by_reason_and_refuses_an_empty_corpus(tmp_path: Path) -> 
         "rejected: long": 1,
         "rejected: short": 2,
     }
+
+
+PROSE = "The mill stands by the river and grinds the corn of the whole valley, as it has done for some two hundred years now. "
+
+
+def test_a_dataset_from_elsewhere_goes_the_whole_way(tmp_path: Path) -> None:
+    """Other file names, no title, long ids, a date: clean, dedup, tokenizer, tokens."""
+    rows = [{"id": f"<urn:uuid:{n}>", "text": PROSE + f"Number {n * n}.", "date": datetime.datetime(2024, 1, 1)} for n in range(60)]
+    (tmp_path / "set" / "data").mkdir(parents=True)
+    for part, some in enumerate((rows[:30], rows[30:])):
+        pq.write_table(pa.Table.from_pylist(some), tmp_path / "set" / "data" / f"train-{part:05d}-of-00002.parquet")
+    assert list(documents.read(tmp_path / "set")) == rows
+    clean(tmp_path / "set", out=tmp_path / "clean", cfg=CleanConfig(workers=1))
+    dedup(tmp_path / "clean", out=tmp_path / "dedup", cfg=DedupConfig(workers=1, near=False, lines=False))
+    assert [row["id"] for row in documents.read(tmp_path / "dedup")] == [row["id"] for row in rows]
+    (tmp_path / "tokenizer").mkdir()
+    tokenizer(tmp_path / "dedup", out=tmp_path / "tokenizer", cfg=TokenizerConfig(vocab=300))
+    (tmp_path / "tokens").mkdir()
+    numbers = tokens(tmp_path / "dedup", tmp_path / "tokenizer", out=tmp_path / "tokens", cfg=TokensConfig(held_out=0.5))
+    assert 15 <= numbers["val_documents"] <= 45 and numbers["val_documents"] + numbers["train_documents"] == 60
+
+
+def test_rejected_documents_and_our_own_gaps_are_still_seen(tmp_path: Path) -> None:
+    for name in ("b.parquet", "a.parquet", "rejected/c.parquet"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        pq.write_table(pa.table({"id": [name], "text": ["some text"]}), tmp_path / name)
+    assert [path.name for path in documents.shards(tmp_path)] == ["a.parquet", "b.parquet"]
+
+
+@pytest.mark.parametrize(
+    ("columns", "said"),
+    [
+        ({"text": ["x"]}, r"b\.parquet has no column id \(it has: text\); needed: id, text"),
+        ({"id": ["1"], "body": ["x"]}, r"b\.parquet has no column text \(it has: id, body\); needed: id, text"),
+        ({"id": [1], "text": ["x"]}, r"b\.parquet: column id holds int64; text is needed"),
+        ({"id": ["1", "2"], "text": ["x", None]}, r"b\.parquet: column text is null in 1 of 2 rows; text is needed in each"),
+    ],
+)
+@pytest.mark.parametrize("stage", ["clean", "dedup", "read"])
+def test_what_a_document_must_have_is_said_in_one_line(tmp_path: Path, stage: str, columns: dict[str, list[str]], said: str) -> None:
+    pq.write_table(pa.table({"id": ["0"], "text": ["some text"]}), tmp_path / "a.parquet")
+    pq.write_table(pa.table(columns), tmp_path / "b.parquet")
+    run = {
+        "clean": lambda: clean(tmp_path, out=tmp_path / "out", cfg=CleanConfig(workers=1)),
+        "dedup": lambda: dedup(tmp_path, out=tmp_path / "out", cfg=DedupConfig(workers=1)),
+        "read": lambda: list(documents.read(tmp_path, ["id", "text"])),
+    }
+    with pytest.raises(ValueError, match=said) as error:
+        run[stage]()
+    assert "\n" not in str(error.value)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from html.parser import HTMLParser
+from importlib import metadata
 from pathlib import Path
 
 import pytest
@@ -206,3 +207,18 @@ def test_the_name_that_python_was_started_by_does_not_show(tmp_path: Path) -> No
             assert child.wait(60) == 0
         pages.append((site / "platform.html").read_bytes())
     assert pages[0] == pages[1] and b"executable='/usr/bin/python3'" in pages[0]
+
+
+def test_another_version_of_a_package_is_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    def identity(*packages: str) -> dict[str, object]:
+        return config.identity(config.parse(PydocConfig, {"packages": packages}, "pydoc"))
+
+    assert identity("stdlib", "json")["versions"] == []
+    before, everything, stdlib = identity("numpy"), identity("all"), identity("stdlib")
+    assert before["versions"] == [f"numpy {metadata.version('numpy')}"]
+    real = metadata.version
+    monkeypatch.setattr(metadata, "version", lambda name: "99.0" if name == "numpy" else real(name))
+    assert identity("numpy")["versions"] == ["numpy 99.0"] != before["versions"]
+    assert identity("all") != everything and identity("stdlib") == stdlib
+    with pytest.raises(ValueError, match=r"versions: installed are numpy 99\.0, not numpy 1\.0"):
+        config.parse(PydocConfig, {"packages": ["numpy"], "versions": ["numpy 1.0"]}, "pydoc")

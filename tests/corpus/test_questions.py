@@ -1,5 +1,6 @@
 """Entries and sentences read from documentation, and what must hold of every row that is made of them."""
 
+import dataclasses
 import json
 import random
 import re
@@ -128,7 +129,8 @@ def make(tmp_path: Path, name: str = "out", **fields: Any) -> tuple[dict[str, fl
         corpus(source)
     out = tmp_path / name
     (out / "run").mkdir(parents=True)
-    numbers = dialogues(source, out=out, cfg=config.parse(DialoguesConfig, fields, "dialogues"))
+    tokens = tmp_path / "tokens" if (tmp_path / "tokens").exists() else None
+    numbers = dialogues(source, tokens, out=out, cfg=config.parse(DialoguesConfig, fields, "dialogues"))
     return numbers, {
         split: [json.loads(line) for line in (out / f"{split}.jsonl").read_text().splitlines()] for split in ("train", "heldout", "choice")
     }
@@ -234,3 +236,38 @@ def test_a_corpus_without_entries_is_refused(tmp_path: Path) -> None:
     documents.write(documents.shard(source, 0), [{"id": "0", "url": "u", "title": "", "text": "Just a story.", "source": "w:0"}])
     with pytest.raises(ValueError, match="no documented entries in 1 documents"):
         make(tmp_path)
+
+
+def test_choices_offer_nothing_that_is_trained_on(tmp_path: Path) -> None:
+    """Wrong answers known from training would give the right one away, and a right one known would be no test."""
+    _, rows = make(tmp_path, heldout=0.5)
+    trained = {row["messages"][-1]["content"] for row in rows["train"]}
+    offered = {sentence for row in rows["choice"] for sentence in row["choices"]}
+    assert len(offered) > 50 and not offered & trained
+    entry = questions.Entry("function", "m.f", "()", "", "m", "u")
+    held = [dataclasses.replace(entry, name=f"m.{c}", summary=f"Return the value of {c}.") for c in "abcd"]
+    assert len(list(questions.choices(held, set(), 0))) == 4
+    assert list(questions.choices(held, {"Return the value of b."}, 0)) == []
+
+
+def test_validation_documents_give_no_training_rows(tmp_path: Path) -> None:
+    _, before = make(tmp_path, "before", heldout=0.3)
+    unseen = {f"http://x.test/lib{m}.html" for m in range(20)}
+    (tmp_path / "tokens").mkdir()
+    with pytest.raises(FileNotFoundError, match="holds no val_documents.txt"):
+        make(tmp_path, "bad")
+    names = (tmp_path / "tokens" / "val_documents.txt").write_text
+    names("".join(documents.identifier(url) + "\n" for url in sorted(unseen)))
+    numbers, after = make(tmp_path, "after", heldout=0.3)
+    assert numbers["held_out_documents"] == 20
+    assert unseen <= {row["url"] for row in before["train"]} and not unseen & {row["url"] for row in after["train"]}
+    assert unseen & {row["url"] for row in after["heldout"]} and len(after["train"]) > 300
+    names("".join(documents.identifier(f"http://x.test/lib{m}.html") + "\n" for m in range(40)))
+    with pytest.raises(ValueError, match="none of 440 entries is left to train on: heldout is 0.3, and 40 documents are for validation"):
+        make(tmp_path, "none", heldout=0.3)
+
+
+def test_a_page_of_methods_alone(tmp_path: Path) -> None:
+    """No function or class to ask for in vain."""
+    methods = [questions.Entry("method", f"m.C.f{n}", "(x)", f"Return the value number {n}.", "m", "u") for n in range(30)]
+    assert {row["kind"] for row in questions.rows(methods, methods, 0)} == {"describe", "excerpt", "signature"}

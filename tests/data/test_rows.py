@@ -58,7 +58,7 @@ def test_rows_that_teach_nothing_are_refused(words: Tokenizer, tmp_path: Path):
         chat.encode([row("long", "word " * 100)], words, 64)
     for text, said in [
         ("", "holds no chat rows"),
-        ("{}\n", ":1: a chat row is an object with messages"),
+        ("{}\n", "row 1: a chat row is an object with messages"),
         ('{"messages": []}\n{"mess\n', ":2: not JSON"),
     ]:
         (tmp_path / "rows.jsonl").write_text(text)

@@ -22,7 +22,6 @@ def test_a_token_file_holds_documents_one_after_another(file: tokens.TokenFile):
     assert file.ids.tolist() == [1, 2, 3, 0, 4, 0, 5, 6, 7, 8, 9, 10, 0]
     assert file.offsets.tolist() == [0, 4, 6, 13] and file.lengths.tolist() == [6, 2, 12]
     assert [file.document_at(t) for t in (0, 3, 4, 5, 6, 12)] == [0, 0, 1, 1, 2, 2]
-    assert file.bytes_per_token == pytest.approx(20 / 13)
 
 
 def test_windows_know_their_documents(file: tokens.TokenFile):

@@ -78,7 +78,7 @@ def test_scores_answers_and_differences(world: Path, tmp_path: Path) -> None:
     assert change["value"] == pytest.approx(numbers["sft.bits_per_byte"] - numbers["base.bits_per_byte"], abs=2e-6)
     # Random weights know nothing: about log2(300) bits a token.
     file = measure.token_file.load(world / "tokens", "val", 300)
-    assert numbers["base.bits_per_byte"] == pytest.approx(8.23 / file.bytes_per_token, rel=0.05)
+    assert numbers["base.bits_per_byte"] == pytest.approx(8.23 * len(file.ids) / file.lengths.sum(), rel=0.05)
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and rows[3]["prompt"][0]["role"] == "user"
     for row in rows:
@@ -130,7 +130,7 @@ def test_spread_takes_every_part_of_the_file() -> None:
     ("line", "message"),
     [
         ("{", r"choice.jsonl:1: not JSON"),
-        ('{"question": "q", "choices": ["a"], "answer": 1}', r"choice.jsonl:1: needs a question"),
+        ('{"question": "q", "choices": ["a"], "answer": 1}', r"choice.jsonl: row 1: needs a question"),
         ('{"question": "q", "choices": ["a", ""], "answer": 0}', "not empty"),
         ("", "holds no questions"),
     ],

@@ -29,7 +29,7 @@ documents = "dedup"
 vocab = 500
 [tokens]
 documents = "dedup"
-held_out = 0.4
+held_out = 0.2
 [base]
 stage = "pretrain"
 steps = 4
@@ -46,6 +46,8 @@ log_every = 1
 eval_every = 2
 [dialogues]
 documents = "dedup"
+tokens = "tokens"
+heldout = 0.4
 [sft]
 base = "base"
 steps = 3

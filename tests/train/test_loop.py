@@ -14,7 +14,7 @@ import torch
 
 from bessemer.core import log
 from bessemer.model.decoder import Decoder
-from bessemer.train.loop import FitConfig, fit
+from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import predict
 from tests.train import runs
 
@@ -127,3 +127,30 @@ def test_a_step_without_weight_is_refused(tmp_path: Path):
 
     with pytest.raises(ValueError, match="every token of its rows is masked out"):
         list(fit(runs.model(), predict, source, FitConfig(steps=2, batch=8, precision="fp32", compile=False), tmp_path))
+
+
+def test_results_are_read_from_disk_so_a_late_kill_changes_nothing(tmp_path: Path):
+    runs.train(tmp_path, 7)
+    before = results(tmp_path)
+    _, rows = runs.train(tmp_path, 7)  # goes on from its last checkpoint: nothing is left to do
+    assert rows == [] and results(tmp_path) == before and before["val_loss"] > 0
+
+
+def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path: Path):
+    runs.train(tmp_path, 5, precision="bf16")
+    state = torch.load(tmp_path / "run" / "resume" / "state.pt")
+    assert state["dtype"] is torch.bfloat16
+    runs.train(tmp_path, 10, precision="fp32")
+    assert torch.load(tmp_path / "run" / "resume" / "state.pt")["dtype"] is torch.bfloat16
+
+
+def test_muon_learns_and_resumes(tmp_path: Path):
+    whole, rows = runs.train(tmp_path / "whole", 40, optimizer="muon")
+    assert rows[-1]["val_loss"] < rows[0]["loss"] - 1
+    objective, source = runs.OBJECTIVES["predict"]
+    cfg = FitConfig(steps=40, batch=8, precision="fp32", compile=False, log_every=1, save_every=5, lr=1e-2, optimizer="muon")
+    for row in fit(runs.model(), objective, source, cfg, tmp_path / "cut"):  # type: ignore[arg-type]
+        if row["step"] == 22:
+            break
+    again, _ = runs.train(tmp_path / "cut", 40, optimizer="muon")
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
