@@ -40,7 +40,8 @@ def test_the_commands_run_in_their_order(folder: Path):
         words = shlex.split(line.replace("STAGE", "crawl"))[1:]
         result = subprocess.run([sys.executable, "-m", "bessemer", *words], cwd=folder, input="Hello\n", capture_output=True, text=True, timeout=300)
         assert result.returncode == 0, f"{line}: {result.stderr}"
-        assert result.stdout, line
+        # A model of four training steps may answer with nothing but newlines.
+        assert result.stdout if words[0] == "chat" else result.stdout.strip(), line
 
 
 @pytest.mark.slow
