@@ -21,7 +21,6 @@ def save(folder: Path, step: int, model: nn.Module, optimizers: Sequence[torch.o
         torch.save({"step": step, "model": model.state_dict(), "optimizers": states, "dtype": dtype}, file)
 
 
-
 def load(folder: Path, model: nn.Module, optimizers: Sequence[torch.optim.Optimizer]) -> tuple[int, torch.dtype | None]:
     """Restore model and optimizers in place. Returns the finished steps and their precision; 0 and None where there is nothing."""
     path = folder / artifact.RUN / NAME
