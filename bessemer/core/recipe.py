@@ -143,11 +143,11 @@ def run(steps: list[Step], store: Path, links: Path | None = None) -> dict[str, 
     """
     made: dict[str, Path] = {}
     store.mkdir(parents=True, exist_ok=True)
-    for step in steps:  # downloads first: a wrong name should not wait for the stages before it
-        for source in (source for sources in step.inputs.values() for source in sources if isinstance(source, str)):
-            fetch(source)
+    # Downloads first: a wrong name should not wait for the stages before it.
+    addresses = (source for step in steps for sources in step.inputs.values() for source in sources if isinstance(source, str))
+    fetched = {address: fetch(address) for address in dict.fromkeys(addresses)}
     for number, step in enumerate(steps, 1):
-        inputs = _shape(step, {name: tuple(_fetch(source, made) for source in sources) for name, sources in step.inputs.items()})
+        inputs = _shape(step, {name: tuple(_path(source, made, fetched) for source in sources) for name, sources in step.inputs.items()})
         key = artifact.key_of(step.stage, inputs, step.cfg)
         folder = store / f"{step.name}-{key}"
         cached = artifact.read_manifest(folder) is not None
@@ -166,10 +166,10 @@ def run(steps: list[Step], store: Path, links: Path | None = None) -> dict[str, 
     return made
 
 
-def _fetch(source: Step | Path | str, made: Mapping[str, Path]) -> Path:
+def _path(source: Step | Path | str, made: Mapping[str, Path], fetched: Mapping[str, Path]) -> Path:
     if isinstance(source, Step):
         return made[source.name]
-    return source if isinstance(source, Path) else fetch(source)
+    return source if isinstance(source, Path) else fetched[source]
 
 
 def fetch(address: str) -> Path:

@@ -9,7 +9,7 @@ import torch
 from bessemer.core import artifact, device, jsonl, log
 from bessemer.core.config import Count, Fraction, Positive, Whole
 from bessemer.core.recipe import Step
-from bessemer.data import preference
+from bessemer.data import order, preference
 from bessemer.data.preference import Pairs
 from bessemer.model import weights
 from bessemer.model.decoder import Decoder
@@ -40,7 +40,7 @@ def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[st
         raise ValueError(f"{preferences} holds {len(pairs)} pair: DPO needs at least one to learn from and one to measure on")
     train = Pairs(pairs[aside:], cfg.batch, cfg.seed, reference[aside:])
     unseen = Pairs(pairs[:aside], cfg.batch, cfg.seed, reference[:aside])
-    held_out = [unseen.rows(np.arange(i, min(i + cfg.batch, aside))) for i in range(0, aside, cfg.batch)]
+    held_out = list(order.in_order(unseen.rows, unseen.count, cfg.batch))
 
     for row in fit(policy, prefer(cfg.beta, cfg.anchor), train, cfg, out, held_out, "dpo"):
         if "val_accuracy" in row:
@@ -68,8 +68,7 @@ def _reference(out: Path, policy: Decoder, pairs: Pairs, cfg: DpoConfig) -> np.n
     where = device.pick()
     policy.to(where)
     found = []
-    for begin in log.track(range(0, pairs.count, cfg.batch), "reference"):
-        batch = pairs.rows(np.arange(begin, min(begin + cfg.batch, pairs.count)))
+    for batch in log.track(list(order.in_order(pairs.rows, pairs.count, cfg.batch)), "reference"):
         found.append(torch.stack(answer_log_probs(policy, {name: column.to(where) for name, column in batch.items()}), 1).cpu().numpy())
     with artifact.atomic(file) as temporary, temporary.open("wb") as handle:
         np.save(handle, np.concatenate(found))

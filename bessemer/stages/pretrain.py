@@ -8,6 +8,7 @@ import numpy as np
 from bessemer.core import device, log
 from bessemer.core.config import Count, runtime
 from bessemer.core.recipe import Step
+from bessemer.data import order
 from bessemer.data import tokens as token_file
 from bessemer.decode.generate import generate
 from bessemer.decode.sample import Sampling
@@ -65,8 +66,7 @@ def estimate(cfg: PretrainConfig, step: Step) -> dict[str, float]:
 def _held_out(tokens: Path, words: Tokenizer, cfg: PretrainConfig) -> tuple[list[token_file.Batch], float]:
     """The first windows of the validation split, and the bytes that one of their tokens stands for on average."""
     windows = token_file.Windows(token_file.load(tokens, "val", words.vocab), cfg.context, cfg.batch, cfg.seed)
-    numbers = np.arange(min(cfg.held_out, windows.count))
-    batches = [windows.at(numbers[i : i + cfg.batch]) for i in range(0, len(numbers), cfg.batch)]
+    batches = list(order.in_order(windows.at, min(cfg.held_out, windows.count), cfg.batch))
     lengths = np.array(words.token_bytes())
     return batches, float(np.concatenate([lengths[batch["targets"].numpy().ravel()] for batch in batches]).mean())
 

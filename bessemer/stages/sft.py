@@ -3,12 +3,10 @@
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
 from bessemer.core import log
 from bessemer.core.config import Count
 from bessemer.core.recipe import Step
-from bessemer.data import chat
+from bessemer.data import chat, order
 from bessemer.model import weights
 from bessemer.scale import count, plan
 from bessemer.tokenizer.tokenizer import Tokenizer
@@ -28,7 +26,7 @@ def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, 
     rows, too_long = chat.encode(chat.read(dialogues / "train.jsonl"), words, model.cfg.context)
     train = chat.ChatRows(rows, model.cfg.context, cfg.batch, cfg.seed)
     unseen = chat.ChatRows(chat.encode(chat.read(dialogues / "heldout.jsonl"), words, model.cfg.context)[0], model.cfg.context, cfg.batch, cfg.seed)
-    held_out = [unseen.rows(np.arange(i, min(i + cfg.batch, unseen.count))) for i in range(0, min(cfg.held_out, unseen.count), cfg.batch)]
+    held_out = list(order.in_order(unseen.rows, min(cfg.held_out, unseen.count), cfg.batch))
     log.say(f"{len(rows):,} conversations in {train.count:,} rows, {100 * train.fill:.1f}% full; {too_long} too long for {model.cfg.context} tokens")
 
     for row in fit(model, predict, train, cfg, out, held_out, "sft"):

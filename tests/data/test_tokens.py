@@ -72,3 +72,7 @@ def test_a_source_is_a_pure_function_of_the_step(file: tokens.TokenFile):
     [one(step) for step in range(5)]
     for name, column in one(7).items():
         assert torch.equal(column, two(7)[name])
+
+
+def test_held_out_rows_come_in_order_and_the_last_batch_may_be_smaller():
+    assert [numbers.tolist() for numbers in order.in_order(lambda numbers: numbers, 5, 2)] == [[0, 1], [2, 3], [4]]

@@ -20,7 +20,8 @@ import scrapy
 from scrapy import exceptions, signals
 from scrapy.crawler import AsyncCrawlerProcess
 
-from bessemer.core.artifact import RUN, atomic, write_json
+from bessemer.core import jsonl
+from bessemer.core.artifact import RUN, write_json
 from bessemer.corpus.crawl import order
 from bessemer.corpus.crawl.journal import Answer, Journal
 
@@ -129,8 +130,7 @@ class PageSpider(scrapy.Spider):
         robots = {f"{site}/robots.txt" for site in found.robots}
         files = self.journal.settle(self.out, [*found.rows, *robots], self.orders["shard_bytes"])
         write_json(self.out / RUN / "summary.json", {"offsite": len(found.offsite), "beyond_limits": len(found.beyond), "files": files})
-        with atomic(self.out / "pages.jsonl") as temporary:
-            temporary.write_text("".join(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows), encoding="utf-8")
+        jsonl.write(self.out / "pages.jsonl", (dict(sorted(row.items())) for row in rows))
         self.report()
 
     def report(self) -> None:
