@@ -90,8 +90,8 @@ def _outcome(code: int, job: Job, at: int, result: Connection) -> Job | None:
             return None
     if -code not in FAULTS:
         raise RuntimeError(f"a worker died ({_cause(code)}) on {job.args[0]}: out of memory?")
-    if any(place == at for place, _ in job.skip):
-        raise RuntimeError(f"a worker died twice ({_cause(code)}) at {at} of {job.args[0]}")
+    if sum(place == at for place, _ in job.skip) == 2:
+        raise RuntimeError(f"a worker died again and again ({_cause(code)}) at {at} of {job.args[0]}")
     return replace(job, skip=(*job.skip, (at, "time limit" if -code == signal.SIGPROF else f"parser crashed: {_cause(code)}")))
 
 

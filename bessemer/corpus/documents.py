@@ -10,11 +10,11 @@ are used where they are there.
 
 import contextlib
 import hashlib
-import itertools
 import json
+import os
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +24,16 @@ import pyarrow.parquet as pq
 
 from bessemer.core import artifact
 
+Row = dict[str, Any]
 SCHEMA = pa.schema([(name, pa.string()) for name in ("id", "url", "title", "text", "source")])
 NEEDED = ("id", "text")  # what no document may lack
 REJECTED = "rejected"  # the folder beside the shards for what was refused, one row a document with its reason
 CONTENT = "content.json"
 NOT_CONTENT = ("source",)  # where in which WARC a page lies changes with each crawl, what it says does not
-ROW_GROUP = 1000  # documents; fixed, so that the same rows are the same bytes
+ROW_GROUP, GROUP_BYTES = 1000, 1 << 25  # documents, or bytes of text, that are written at once; fixed, so that the same rows are the same bytes
+BATCH = 256  # documents read at once
+# Why a document was refused: the rule, in words, and where it is a matter of measure what was measured and what is allowed.
+REASON = {"reason": pa.string(), "detail": pa.string(), "value": pa.float64(), "bound": pa.float64()}
 
 
 def identifier(url: str) -> str:
@@ -58,8 +62,8 @@ def shards(folder: Path, needed: Sequence[str] = ()) -> list[Path]:
     return found
 
 
-def write(path: Path, rows: Iterable[dict[str, Any]] | pa.Table, schema: pa.Schema = SCHEMA) -> None:
-    """Write one shard, whole or not at all, zstd-compressed. The same rows give the same bytes."""
+def write(path: Path, rows: Iterable[Row] | pa.Table, schema: pa.Schema = SCHEMA) -> None:
+    """Write one shard, whole or not at all, zstd-compressed. The same rows give the same bytes. For a stage's output: Writer."""
     table = rows if isinstance(rows, pa.Table) else pa.Table.from_pylist(list(rows), schema=schema)
     path.parent.mkdir(parents=True, exist_ok=True)
     with artifact.atomic(path) as temporary:
@@ -74,13 +78,25 @@ def table(path: Path, columns: Sequence[str] | None = None, needed: Sequence[str
     return rows
 
 
-def read(source: Path, columns: Sequence[str] | None = None) -> Iterator[dict[str, Any]]:
-    """Documents of a folder (or of one shard), in order, as dicts of the columns asked for; a thousand in memory at a time."""
+def read(source: Path, columns: Sequence[str] | None = None) -> Iterator[Row]:
+    """Documents of a folder (or of one shard), in order, as dicts of the columns asked for; a batch in memory at a time."""
+    for batch in batches(source, columns):
+        yield from batch
+
+
+def batches(source: Path, columns: Sequence[str] | None = None) -> Iterator[list[Row]]:
+    """The same, up to BATCH at a time."""
     for path in [source] if source.is_file() else shards(source, columns or ()):
         with _opened(path, columns or ()) as file:
-            for batch in file.iter_batches(ROW_GROUP, columns=None if columns is None else list(columns)):
+            for batch in file.iter_batches(BATCH, columns=None if columns is None else list(columns)):
                 _refuse_nulls(path, batch)
-                yield from batch.to_pylist()
+                yield batch.to_pylist()
+
+
+def schema(path: Path) -> pa.Schema:
+    """The columns of a shard. ValueError where it lacks `id` or `text`."""
+    with _opened(path, NEEDED) as file:
+        return file.schema_arrow.remove_metadata()
 
 
 def texts(source: Path) -> Iterator[str]:
@@ -108,32 +124,110 @@ def rejected(folder: Path, columns: Sequence[str] | None = None) -> Iterator[dic
     return read(folder / REJECTED, columns) if (folder / REJECTED).is_dir() else iter(())
 
 
-def seal(folder: Path) -> None:
-    """Write content.json, the hash of what each shard says. A config names it as its stage's `content`: crawling the same
-    pages again changes every row's place in the archive, and must not change the key of what is made from them."""
-    hashes = {}
-    for path in itertools.chain(shards(folder), sorted((folder / REJECTED).glob("part-*.parquet"))):
-        digest = hashlib.sha256()
-        for row in read(path):
-            said = json.dumps([v for k, v in row.items() if k not in NOT_CONTENT], ensure_ascii=False, default=str)
-            digest.update(said.encode("utf-8", "surrogatepass"))
-        hashes[path.relative_to(folder).as_posix()] = digest.hexdigest()
-    artifact.write_json(folder / CONTENT, hashes)
+class Writer:
+    """One shard of a stage's output while it is written: rows come in, whole row groups go to disk, little stays in memory.
+
+    Use it as a context manager. A row with a `reason` goes to rejected/, the others are kept. Leaving the block well puts both files
+    in place, the kept ones last: that file says that the shard is done. What the shard says in short (counts, bytes, reasons, a
+    digest) goes to run/shards/, so that no later step needs to read the documents again to know.
+    """
+
+    def __init__(self, out: Path, index: int, schema: pa.Schema, refused: Mapping[str, pa.DataType] | None = None):
+        """`schema` is that of the kept rows; the refused ones have REASON's columns and `refused` besides."""
+        self.parent = os.getppid()
+        self.out, self.index = out, index
+        self.schemas = (schema, with_fields(schema, **REASON, **(refused or {})))
+        self.files = (shard(out, index), shard(out / REJECTED, index))
+        self.pending: tuple[list[Row], list[Row]] = ([], [])
+        self.bytes = [0, 0]
+        self.digests = (hashlib.sha256(), hashlib.sha256())
+        self.numbers: Counter[str] = Counter()
+        self.reasons: Counter[str] = Counter()
+
+    def __enter__(self) -> "Writer":
+        for file in self.files:
+            file.parent.mkdir(parents=True, exist_ok=True)
+        self.stack = contextlib.ExitStack()
+        temporary = [self.stack.enter_context(artifact.atomic(file)) for file in self.files]  # left in reverse order: see below
+        self.writers = [pq.ParquetWriter(path, s, compression="zstd") for path, s in zip(temporary, self.schemas, strict=True)]
+        return self
+
+    def add(self, row: Row) -> None:
+        """Write one row. Its columns are those of the schema; what it lacks is null, what the schema lacks is left out."""
+        which = 1 if row.get("reason") else 0
+        names = self.schemas[which].names
+        said = json.dumps([row.get(name) for name in names if name not in NOT_CONTENT], ensure_ascii=False, default=str)
+        self.digests[which].update(said.encode("utf-8", "surrogatepass"))
+        text = row.get("text") or ""
+        size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+        self.numbers[("documents", "rejected")[which]] += 1
+        self.numbers[("text_bytes", "rejected_bytes")[which]] += size
+        if which:
+            self.reasons[row["reason"]] += 1
+        self.pending[which].append(row)
+        self.bytes[which] += size
+        if len(self.pending[which]) >= ROW_GROUP or self.bytes[which] >= GROUP_BYTES:
+            self._flush(which)
+
+    def _flush(self, which: int) -> None:
+        stop_if_orphan(self.parent)
+        if self.pending[which]:
+            self.writers[which].write_table(pa.Table.from_pylist(self.pending[which], schema=self.schemas[which]))
+        self.pending[which].clear()
+        self.bytes[which] = 0
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if kind is None:
+            for which in (0, 1):
+                self._flush(which)
+        for writer in self.writers:
+            writer.close()
+        if kind is None:
+            digests = {name: digest.hexdigest() for name, digest in zip(("kept", "rejected"), self.digests, strict=True)}
+            _summary(self.out, self.index).parent.mkdir(parents=True, exist_ok=True)
+            artifact.write_json(_summary(self.out, self.index), {**self.numbers, "reasons": self.reasons, "digests": digests})
+        self.stack.__exit__(kind, error, trace)  # renames: rejected/ first, then the kept
+
+
+def stop_if_orphan(parent: int) -> None:
+    """End this process where its stage was killed (its parent is no longer `parent`): a successor will write the same files."""
+    if os.getppid() != parent:
+        os._exit(1)
+
+
+def with_fields(schema: pa.Schema, **fields: pa.DataType) -> pa.Schema:
+    """The schema with these columns at its end, each once."""
+    for name, kind in fields.items():
+        if name not in schema.names:
+            schema = schema.append(pa.field(name, kind))
+    return schema
 
 
 def finish(stage: str, source: Path, folder: Path) -> dict[str, float]:
     """Seal what a stage made of `source`. Returns its counts: documents, bytes of text, rejected in all and by reason.
 
+    content.json gets the hash of what each shard says. A config names it as its stage's `content`: crawling the same pages again
+    changes every row's place in the archive, and must not change the key of what is made from them.
+
     ValueError where no document is left: which stage removed how many, and the commonest reasons.
     """
-    reasons = Counter(row["reason"] for row in rejected(folder, ["reason"]))
-    kept = count(folder)
-    if not kept:
+    found = [json.loads(_summary(folder, index).read_text(encoding="utf-8")) for index in range(len(shards(folder)))]
+    totals: Counter[str] = Counter()
+    reasons: Counter[str] = Counter()
+    for summary in found:
+        totals.update({name: n for name, n in summary.items() if isinstance(n, int)})
+        reasons.update(summary["reasons"])
+    if not totals["documents"]:
         why = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)) or "there was nothing to read"
         raise ValueError(f"{stage}: no document of {source} is left: {reasons.total()} rejected: {why}")
-    seal(folder)
+    artifact.write_json(folder / CONTENT, {shard(folder, index).name: summary["digests"] for index, summary in enumerate(found)})
     by_reason = {f"rejected: {reason}": n for reason, n in sorted(reasons.items())}
-    return {"documents": kept, "text_bytes": size(folder), "rejected": reasons.total(), **by_reason}
+    numbers: dict[str, float] = {name: totals[name] for name in ("documents", "text_bytes", "rejected", "rejected_bytes")}
+    return numbers | by_reason
+
+
+def _summary(out: Path, index: int) -> Path:
+    return out / artifact.RUN / "shards" / f"{index:05d}.json"
 
 
 @contextlib.contextmanager
@@ -153,6 +247,6 @@ def _opened(path: Path, needed: Sequence[str]) -> Iterator[pq.ParquetFile]:
 
 
 def _refuse_nulls(path: Path, rows: pa.Table | pa.RecordBatch) -> None:
-    for name in NEEDED:
+    for name in NEEDED if path.parent.name != REJECTED else ():  # what was refused may have had no text
         if name in rows.schema.names and rows[name].null_count:
             raise ValueError(f"{path}: column {name} is null in {rows[name].null_count} of {len(rows)} rows; text is needed in each")

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
-from bessemer.core import workers
-from bessemer.corpus import documents as docs
-from bessemer.corpus.rules import CleanConfig, clean_shard
+import pyarrow as pa
+
+from bessemer.corpus import each
+from bessemer.corpus.filters.rules import CleanConfig, cleaner
 
 
 def clean(documents: Path, *, out: Path, cfg: CleanConfig) -> dict[str, float]:
@@ -12,10 +13,4 @@ def clean(documents: Path, *, out: Path, cfg: CleanConfig) -> dict[str, float]:
 
     rejected/ keeps each refused document with the bound it broke and its own measure. ValueError where nothing is left.
     """
-    todo = [
-        workers.Job((source, out, index, cfg), docs.rows(source))
-        for index, source in enumerate(docs.shards(documents, docs.NEEDED))
-        if not docs.shard(out, index).exists()
-    ]
-    workers.run(clean_shard, todo, cfg.workers, "clean")
-    return docs.finish("clean", documents, out)
+    return each.apply("clean", documents, out, cleaner, cfg, {"words": pa.int64()})

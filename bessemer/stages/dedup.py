@@ -1,6 +1,5 @@
 """Remove duplicates: exact copies, verified near-duplicates (MinHash), and lines that many documents share."""
 
-import os
 import shutil
 from pathlib import Path
 from typing import Any
@@ -9,10 +8,9 @@ import numpy as np
 import pyarrow as pa
 
 from bessemer.core import artifact, log, workers
-from bessemer.corpus import dedup as duplicates
 from bessemer.corpus import documents as docs
-from bessemer.corpus.dedup import DedupConfig, Sketch
-from bessemer.corpus.rules import with_fields
+from bessemer.corpus.dedup import near as duplicates
+from bessemer.corpus.dedup.near import DedupConfig, Sketch
 
 LINES = pa.schema([("line", pa.string()), ("documents", pa.int64()), ("id", pa.string())])
 
@@ -68,32 +66,26 @@ def decide(sources: list[Path], sizes: list[int], sketches: list[Path], file: Pa
 
 def write_shard(source: Path, out: Path, index: int, start: int, decided: Path, cfg: DedupConfig, skip: tuple[tuple[int, str], ...], at: Any) -> None:
     """Shard `index` of `out`, its first document being number `start` of all, and what goes to rejected/ and shared_lines/."""
-    parent, d = os.getppid(), np.load(decided)
+    d = np.load(decided)
     reason, twin, estimated, true = (d[name] for name in ("reason", "twin", "estimated", "jaccard"))
     shared = dict(zip(d["hashes"].tolist(), d["first"].tolist(), strict=True))
     times = dict(zip(d["hashes"].tolist(), d["times"].tolist(), strict=True))
-    kept, refused, lines = [], [], []
-    table = docs.table(source)
-    for number, row in enumerate(table.to_pylist(), start):
-        at.value = number - start
-        if reason[number]:
-            detail = f"repeats {twin[number]}" + (f", Jaccard {true[number]:.3f}" if reason[number] == duplicates.NEAR else "")
-            scores = {"estimated": float(estimated[number]), "jaccard": float(true[number])}
-            refused.append({**row, "reason": str(reason[number]), "detail": detail, "twin": str(twin[number]), **scores})
-            continue
-        text, removed = duplicates.without_shared(row["text"], number, shared, cfg.line_length)
-        own = {h: line for line, h in duplicates.long_lines(row["text"], cfg.line_length) if shared.get(h) == number}
-        lines += [{"line": line, "documents": times[h], "id": row["id"]} for h, line in own.items()]
-        if text.strip():
-            kept.append({**row, "text": text, "lines_removed": len(removed)})
-        else:
-            refused.append({**row, "reason": "only shared lines", "detail": f"{len(removed)} lines", "twin": "", "estimated": 0.0, "jaccard": 0.0})
-    if os.getppid() != parent:  # our stage was killed; its successor will write the same files
-        os._exit(1)
-    fields = {"reason": pa.string(), "detail": pa.string(), "twin": pa.string(), "estimated": pa.float64(), "jaccard": pa.float64()}
-    docs.write(docs.shard(out / "shared_lines", index), lines, LINES)
-    docs.write(docs.shard(out / docs.REJECTED, index), refused, with_fields(table.schema, **fields))
-    docs.write(docs.shard(out, index), kept, with_fields(table.schema, lines_removed=pa.int64()))  # last: the shard is done
+    lines = []
+    schema = docs.with_fields(docs.schema(source), lines_removed=pa.int64())
+    with docs.Writer(out, index, schema, {"twin": pa.string(), "estimated": pa.float64(), "jaccard": pa.float64()}) as writer:
+        for number, row in enumerate(docs.read(source), start):
+            at.value = number - start
+            if reason[number]:
+                detail = f"repeats {twin[number]}" + (f", Jaccard {true[number]:.3f}" if reason[number] == duplicates.NEAR else "")
+                scores = {"estimated": float(estimated[number]), "jaccard": float(true[number])}
+                writer.add({**row, "reason": str(reason[number]), "detail": detail, "twin": str(twin[number]), **scores})
+                continue
+            text, removed = duplicates.without_shared(row["text"], number, shared, cfg.line_length)
+            own = {h: line for line, h in duplicates.long_lines(row["text"], cfg.line_length) if shared.get(h) == number}
+            lines += [{"line": line, "documents": times[h], "id": row["id"]} for h, line in own.items()]
+            only_shared = {"reason": "only shared lines", "detail": f"{len(removed)} lines"}
+            writer.add({**row, "lines_removed": len(removed), **({"text": text} if text.strip() else only_shared)})
+        docs.write(docs.shard(out / "shared_lines", index), lines, LINES)
 
 
 def save(file: Path, arrays: dict[str, Any]) -> None:

@@ -14,7 +14,7 @@ from bessemer.core import jsonl, log
 from bessemer.core.artifact import RUN, write_json
 from bessemer.core.config import Count, Fraction, Whole
 from bessemer.corpus import documents as files
-from bessemer.corpus import questions
+from bessemer.corpus.dialogues import questions
 
 
 @dataclass(frozen=True)

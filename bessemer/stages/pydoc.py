@@ -14,7 +14,7 @@ from typing import Any
 from bessemer.core import log
 from bessemer.core.artifact import RUN, write_json
 from bessemer.core.config import Count, runtime
-from bessemer.corpus import pydoc_render
+from bessemer.corpus.python_docs import pydoc_render
 
 PAGES, PAGE_SECONDS = 750, 0.02  # of the standard library, on one core
 

@@ -9,9 +9,9 @@ from types import ModuleType
 import pytest
 
 from bessemer.core import config, workers
-from bessemer.corpus.dedup import DedupConfig
-from bessemer.corpus.extract import ExtractConfig
-from bessemer.corpus.rules import CleanConfig
+from bessemer.corpus.dedup.near import DedupConfig
+from bessemer.corpus.extract.html import ExtractConfig
+from bessemer.corpus.filters.rules import CleanConfig
 
 # Functions for workers to run. A worker is a new process: it must find them in a file of their own.
 DEADLY = """

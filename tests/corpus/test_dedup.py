@@ -9,9 +9,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from bessemer.corpus import dedup as d
 from bessemer.corpus import documents
-from bessemer.corpus.dedup import DedupConfig
+from bessemer.corpus.dedup import near as d
+from bessemer.corpus.dedup.near import DedupConfig
 from bessemer.stages.dedup import dedup
 
 CFG = DedupConfig(workers=1)

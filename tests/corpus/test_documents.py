@@ -9,8 +9,8 @@ import pyarrow.parquet as pq
 import pytest
 
 from bessemer.corpus import documents
-from bessemer.corpus.dedup import DedupConfig
-from bessemer.corpus.rules import CleanConfig
+from bessemer.corpus.dedup.near import DedupConfig
+from bessemer.corpus.filters.rules import CleanConfig
 from bessemer.stages.clean import clean
 from bessemer.stages.dedup import dedup
 from bessemer.stages.tokenizer import TokenizerConfig, tokenizer
@@ -48,16 +48,41 @@ def test_a_failed_write_leaves_no_shard(tmp_path: Path) -> None:
     assert not documents.shard(tmp_path, 0).exists()
 
 
-def test_seal_covers_what_is_said_and_not_where_it_was_found(tmp_path: Path) -> None:
+def written(folder: Path, rows: list[documents.Row], index: int = 0) -> Path:
+    with documents.Writer(folder, index, documents.SCHEMA) as writer:
+        for one in rows:
+            writer.add(one)
+    return folder
+
+
+def test_the_seal_covers_what_is_said_and_not_where_it_was_found(tmp_path: Path) -> None:
     def sealed(name: str, **changed: str) -> bytes:
-        documents.write(documents.shard(tmp_path / name, 0), [row(1) | changed])
-        documents.seal(tmp_path / name)
+        documents.finish("clean", tmp_path, written(tmp_path / name, [row(1) | changed]))
         return (tmp_path / name / documents.CONTENT).read_bytes()
 
     first = sealed("a")
     assert sealed("b", source="b.warc.gz:77") == first
     assert sealed("c", text="other text") != first
     assert sealed("d", title="some", text="texttext") != sealed("e", title="sometext", text="text")
+
+
+def test_a_writer_sorts_rows_into_kept_and_refused_and_holds_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(documents, "ROW_GROUP", 4)
+    rows = [row(n) | ({"reason": "odd", "detail": "so it is", "value": float(n), "bound": 0.5} if n % 2 else {}) for n in range(21)]
+    written(tmp_path, rows)
+    assert list(documents.read(tmp_path)) == [row(n) for n in range(0, 21, 2)]
+    assert [(r["id"], r["value"], r["bound"]) for r in documents.rejected(tmp_path)] == [(row(n)["id"], n, 0.5) for n in range(1, 21, 2)]
+    assert pq.ParquetFile(documents.shard(tmp_path, 0)).metadata.num_row_groups == 3
+    monkeypatch.setattr(documents, "GROUP_BYTES", 1)
+    written(tmp_path / "small", rows)
+    assert pq.ParquetFile(documents.shard(tmp_path / "small", 0)).metadata.num_row_groups == 11
+
+
+def test_a_writer_that_fails_leaves_no_shard(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError, match="midway"), documents.Writer(tmp_path, 0, documents.SCHEMA) as writer:
+        writer.add(row(1))
+        raise RuntimeError("midway")
+    assert not documents.shard(tmp_path, 0).exists() and not documents.shard(tmp_path / documents.REJECTED, 0).exists()
 
 
 def test_bad_folders_are_named(tmp_path: Path) -> None:
@@ -86,18 +111,16 @@ def test_bad_shards_are_named(tmp_path: Path) -> None:
 
 
 def test_finish_counts_by_reason_and_refuses_an_empty_corpus(tmp_path: Path) -> None:
-    refused = pa.schema([("id", pa.string()), ("reason", pa.string())])
-    documents.write(documents.shard(tmp_path, 0), [])
-    documents.write(
-        documents.shard(tmp_path / documents.REJECTED, 0), [{"id": str(n), "reason": "short" if n else "long"} for n in range(3)], refused
-    )
+    refused = [row(n) | {"reason": "short" if n else "long"} for n in range(3)]
+    written(tmp_path, refused)
     with pytest.raises(ValueError, match=r"clean: no document of there is left: 3 rejected: short \(2\), long \(1\)"):
         documents.finish("clean", Path("there"), tmp_path)
-    documents.write(documents.shard(tmp_path, 0), [row(1)])
+    written(tmp_path, [row(7, "größer")], 1)
     assert documents.finish("clean", Path("there"), tmp_path) == {
         "documents": 1,
-        "text_bytes": 9,
+        "text_bytes": 8,
         "rejected": 3,
+        "rejected_bytes": 27,
         "rejected: long": 1,
         "rejected: short": 2,
     }

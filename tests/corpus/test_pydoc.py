@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from bessemer.core import config
-from bessemer.corpus import pydoc_site
+from bessemer.corpus.python_docs import pydoc_site
 from bessemer.stages.pydoc import PydocConfig, pydoc
 
 

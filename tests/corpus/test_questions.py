@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from bessemer.core import config
-from bessemer.corpus import documents, questions
-from bessemer.corpus.phrasings import PHRASINGS
+from bessemer.corpus import documents
+from bessemer.corpus.dialogues import questions
+from bessemer.corpus.dialogues.phrasings import PHRASINGS
 from bessemer.stages.dialogues import DialoguesConfig, dialogues
 
 PAGE = """module shape

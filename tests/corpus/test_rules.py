@@ -7,8 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from bessemer.corpus import documents, rules
-from bessemer.corpus.rules import CleanConfig, Document, normalised
+from bessemer.corpus import documents
+from bessemer.corpus.filters import rules
+from bessemer.corpus.filters.rules import CleanConfig, Document, normalised
 from bessemer.stages.clean import clean
 
 PROSE = (

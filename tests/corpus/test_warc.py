@@ -11,7 +11,7 @@ from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
 from warcio.warcwriter import WARCWriter
 
-from bessemer.corpus import warc
+from bessemer.corpus.sources import warc
 
 LIMIT = 1_000_000
 

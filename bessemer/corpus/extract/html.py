@@ -6,7 +6,6 @@ blank line, list items behind a bullet, table cells apart by " | ", code exactly
 """
 
 import codecs
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,10 +19,10 @@ from resiliparse.parse.html import HTMLTree
 
 from bessemer.core import workers
 from bessemer.core.config import Count, Whole, runtime
-from bessemer.corpus import documents, warc
+from bessemer.corpus import documents
+from bessemer.corpus.sources import warc
 
 SCHEMA = documents.SCHEMA.append(pa.field("html_bytes", pa.int64()))
-REJECTED = pa.schema([(name, pa.string()) for name in ("id", "url", "reason", "detail", "source")])
 HTML = ("text/html", "application/xhtml+xml")
 
 # Marks are private-use characters, which no text needs: DEPTH + n says that n definitions are open from here on. Each stands
@@ -71,17 +70,10 @@ def decode(body: bytes, declared: str = "") -> str:
 
 def extract_file(archive: Path, out: Path, index: int, cfg: ExtractConfig, skip: tuple[tuple[int, str], ...], at: Any) -> None:
     """One WARC file to shard `index` of `out`, and what was refused to its twin in rejected/. `at` follows the reading."""
-    parent = os.getppid()
-    kept: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
-    for page, row in rows(archive, cfg, dict(skip), at):
-        (kept if "text" in row else refused).append(row)
-        at.value = page.offset
-        if os.getppid() != parent:  # our stage was killed; its successor will write the same files
-            os._exit(1)
-    order = lambda row: (row["url"], int(row["source"].rpartition(":")[2]))  # noqa: E731
-    documents.write(documents.shard(out / documents.REJECTED, index), sorted(refused, key=order), REJECTED)
-    documents.write(documents.shard(out, index), sorted(kept, key=order), SCHEMA)  # last: this file says that the shard is done
+    with documents.Writer(out, index, SCHEMA) as writer:
+        for page, row in rows(archive, cfg, dict(skip), at):
+            writer.add(row)
+            at.value = page.offset
 
 
 def rows(archive: Path, cfg: ExtractConfig, skip: dict[int, str], at: Any) -> Iterator[tuple[warc.Page | warc.Problem, dict[str, Any]]]:

@@ -12,7 +12,7 @@ from importlib import metadata, util
 from pathlib import Path
 from typing import Any
 
-from bessemer.corpus import pydoc_site
+from bessemer.corpus.python_docs import pydoc_site
 
 
 def package_names(wanted: Iterable[str], skip: Iterable[str]) -> list[str]:

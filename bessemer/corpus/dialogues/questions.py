@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from bessemer.corpus.phrasings import BOILERPLATE, CHOICE, GREETINGS, PHRASINGS, SYSTEM
+from bessemer.corpus.dialogues.phrasings import BOILERPLATE, CHOICE, GREETINGS, PHRASINGS, SYSTEM
 
 Row = dict[str, Any]
 KINDS = ("module", "package", "class method", "static method", "class", "exception", "function", "method", "property", "data", "alias")

@@ -5,20 +5,19 @@ of the open web and throw away four fifths of technical documentation, with its 
 here keep it. Where the original bound differs, the comment behind the field gives it.
 """
 
-import os
 import re
 import unicodedata
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
-import pyarrow as pa
 
 from bessemer.core.config import Count, Fraction, Whole, runtime
 from bessemer.corpus import documents
+from bessemer.corpus.documents import Row
+from bessemer.corpus.each import Batch
 
 WORD = re.compile(r"\w\S*\w|\w")
 # Invisible, and no part of any spelling: zero-width space, direction marks, word joiner, byte order mark, soft hyphen.
@@ -168,34 +167,19 @@ def broken(document: Document, cfg: CleanConfig) -> tuple[str, float, float] | N
     return None
 
 
-def clean_shard(source: Path, out: Path, index: int, cfg: CleanConfig, skip: tuple[tuple[int, str], ...], at: Any) -> None:
-    """Shard `index` of `out`, and what was refused to its twin in rejected/. `at` counts documents."""
-    parent, skipped = os.getppid(), dict(skip)
-    kept: list[dict[str, Any]] = []
-    refused: list[dict[str, Any]] = []
-    table = documents.table(source, needed=documents.NEEDED)
-    for place, row in enumerate(table.to_pylist()):
-        at.value = place
-        document = Document(row.get("title") or "", row["text"], normalised(row["text"]))
-        row["words"] = len(document.words)
-        found = ("crashed", 1.0, 0.0) if place in skipped else broken(document, cfg)
-        if found:
-            sign = "<" if found[0].startswith("min") else ">"
-            detail = skipped.get(place) or f"{found[1]:.4g} {sign} {found[2]:g}"
-            refused.append({**row, "reason": found[0], "detail": detail, "value": float(found[1]), "bound": float(found[2])})
-        else:
-            kept.append({**row, "text": document.text})
-        if os.getppid() != parent:  # our stage was killed; its successor will write the same files
-            os._exit(1)
-    schema = with_fields(table.schema, words=pa.int64())
-    rejected = with_fields(schema, reason=pa.string(), detail=pa.string(), value=pa.float64(), bound=pa.float64())
-    documents.write(documents.shard(out / documents.REJECTED, index), refused, rejected)
-    documents.write(documents.shard(out, index), kept, schema)  # last: this file says that the shard is done
+def cleaner(cfg: CleanConfig) -> Batch:
+    """What the stage does to a batch of documents; adds the column `words`."""
 
+    def clean(rows: list[Row]) -> list[Row]:
+        for row in rows:
+            document = Document(row.get("title") or "", row["text"], normalised(row["text"]))
+            row["words"] = len(document.words)
+            if found := broken(document, cfg):
+                reason, value, bound = found
+                detail = f"{value:.4g} {'<' if reason.startswith('min') else '>'} {bound:g}"
+                row |= {"reason": reason, "detail": detail, "value": float(value), "bound": float(bound)}
+            else:
+                row["text"] = document.text
+        return rows
 
-def with_fields(schema: pa.Schema, **fields: pa.DataType) -> pa.Schema:
-    """The schema with these columns at its end, each once."""
-    for name, kind in fields.items():
-        if name not in schema.names:
-            schema = schema.append(pa.field(name, kind))
-    return schema
+    return clean
