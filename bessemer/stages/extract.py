@@ -5,7 +5,7 @@ from typing import Any
 
 from bessemer.core import workers
 from bessemer.corpus import documents
-from bessemer.corpus.extract.html import ExtractConfig, extract_file
+from bessemer.corpus.extract.pages import ExtractConfig, extract_file
 from bessemer.corpus.sources import warc
 
 PACKED_PER_SECOND = 2e6  # bytes of compressed WARC that a core extracts; measured on documentation pages, a fifth of the HTML's size

@@ -12,7 +12,8 @@ from bessemer.core import artifact
 from bessemer.core.recipe import Step
 from bessemer.core.stage import Stage
 from bessemer.corpus import documents
-from bessemer.corpus.extract.html import ExtractConfig, decode, text_of
+from bessemer.corpus.extract.html import decode, text_of
+from bessemer.corpus.extract.pages import ExtractConfig
 from bessemer.stages.extract import estimate, extract
 
 PROSE = "This sentence is about nothing in particular, but it is long enough to be content. "
