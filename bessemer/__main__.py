@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional
 
-from bessemer.core import artifact, config
+from bessemer.core import artifact, config, workers
 from bessemer.core import recipe as recipes
 from bessemer.core.stage import Stage
 from bessemer.decode.chat import ChatConfig
@@ -53,6 +53,8 @@ def one_line(error: Exception) -> str:
         return f"{error.strerror or text}: {error.filename}" if error.filename else text
     if isinstance(error, ValueError | OSError | RuntimeError):
         return text
+    if isinstance(error, KeyError) and " " in text:  # a sentence of ours; str() of a KeyError puts it in quotes
+        return str(error.args[0])
     return f"{type(error).__name__}: {text} (--debug shows where)"
 
 
@@ -98,6 +100,7 @@ def run_stage(stage: Stage, words: list[str]) -> None:
     fields.append(("cfg", stage.config))
     fields.append(("out", Path | None, dataclasses.field(default=None)))
     fields.append(("store", Path, dataclasses.field(default=Path("artifacts"))))
+    fields.append(("cluster", str, dataclasses.field(default="")))
     given: Any = parse(dataclasses.make_dataclass("Arguments", fields, kw_only=True), words, stage.name)
 
     def found(word: Any) -> Any:
@@ -105,6 +108,7 @@ def run_stage(stage: Stage, words: list[str]) -> None:
             return word and tuple(map(found, word))
         return recipes.fetch(word) if word.startswith("hf://") else Path(word)
 
+    on(given.cluster)
     inputs = {name: found(getattr(given, name)) for name in stage.inputs}
     cfg: Any = config.parse(stage.config, config.plain(given.cfg), stage.name)  # ranges are checked here, as in a recipe
     key = artifact.key_of(stage, inputs, cfg)
@@ -115,8 +119,15 @@ def run_stage(stage: Stage, words: list[str]) -> None:
     print(folder)
 
 
-def run(recipe: Positional[Path], /, store: Path = Path("artifacts")) -> None:
-    """Run a recipe. What is already made is kept; a killed run continues."""
+def on(cluster: str) -> None:
+    """Have the corpus stages work on the Ray cluster at this address ("": on this machine, or as the environment says)."""
+    if cluster:
+        os.environ[workers.CLUSTER] = cluster
+
+
+def run(recipe: Positional[Path], /, store: Path = Path("artifacts"), cluster: str = "") -> None:
+    """Run a recipe. What is already made is kept; a killed run continues. CLUSTER: address of a Ray cluster for the corpus stages."""
+    on(cluster)
     made = recipes.run(recipes.load(recipe, find), store, links=store / recipe.stem)
     for name, folder in made.items():
         print(f"{store / recipe.stem / name} -> {folder.name}")
@@ -134,9 +145,13 @@ def plan(recipe: Positional[Path], /, store: Path = Path("artifacts")) -> None:
     Console().print(table)
 
 
-def show(path: Positional[Path], /) -> None:
-    """How an artifact was made, back to the crawl."""
-    for manifest in artifact.ancestors(path):
+def show(path: Positional[Path], /, document: str = "") -> None:
+    """How an artifact was made, back to the crawl; of a corpus what was kept and why not, of one DOCUMENT (id or URL) its way."""
+    manifests = artifact.ancestors(path)
+    if document:
+        show_document(path, document)
+        return
+    for manifest in manifests:
         print(f"{manifest['name']}-{manifest['key']}: {manifest['stage']} v{manifest['version']}, {manifest['began']}, {manifest['seconds']}s")
         for name, parents in manifest["inputs"].items():
             for parent in parents:
@@ -144,6 +159,32 @@ def show(path: Positional[Path], /) -> None:
                 print(f"  {name:<14} <- {made}")
         print("  config        ", ", ".join(f"{k}={v}" for k, v in manifest["config"].items()))
         print("  numbers       ", ", ".join(f"{k}={v:.6g}" for k, v in manifest["numbers"].items()))
+    if (path / "content.json").is_file():
+        show_funnel(path, manifests)
+
+
+def show_funnel(path: Path, manifests: list[dict[str, Any]]) -> None:
+    """The table of documents from the first stage to the artifact at `path`, and a sample of what it refused."""
+    from bessemer.corpus import lineage
+
+    table = Table("stage", "documents", "MB of text", "refused", "of these", box=None, header_style="bold", title="funnel", title_justify="left")
+    for level in lineage.funnel(manifests):
+        reasons = ", ".join(f"{reason} {n:,}" for reason, n in level.reasons.items())
+        table.add_row(level.name, f"{level.documents:,}", f"{level.text_bytes / 1e6:,.2f}", f"{level.rejected:,}", reasons)
+    Console().print("", table)
+    for row in lineage.samples(path):
+        print(f"  {row['reason']}: {row.get('url') or row['id']} ({row.get('detail') or ''}) {' '.join((row.get('text') or '').split())[:100]!r}")
+
+
+def show_document(path: Path, document: str) -> None:
+    """What each stage up to the artifact at `path` found out about a document."""
+    from bessemer.corpus import lineage
+
+    way = lineage.trace(path, document)
+    last = way[-1][1]
+    print(f"{last['id']}  {last.get('url') or ''}  {last.get('source') or ''}")
+    for name, said in lineage.findings(way):
+        print(f"  {name:<14} {said}")
 
 
 def chat(checkpoint: Positional[Path], /, cfg: ChatConfig) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from bessemer.core import log
 
+CLUSTER = "BESSEMER_CLUSTER"
 # What a parser dies of by its own fault; SIGPROF is the timer that `limit` sets. Any other signal came from outside.
 FAULTS = (signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGPROF)
 
@@ -30,35 +31,52 @@ def cores() -> int:
 
 
 def run(function: Callable[..., None], jobs: Sequence[Job], workers: int, label: str) -> None:
-    """Run every job, at most `workers` at a time (0: one per core), with a progress bar over the sum of their sizes.
+    """Run every job, at most `workers` at a time (0: one per core), with a progress bar over the sum of their sizes: on this machine,
+    or on the Ray cluster that the environment variable BESSEMER_CLUSTER names (see `cluster`).
 
     `function` must be importable. It stores in `at.value` where it is; should that place kill the process, the job is run
     again with the place and the cause added to `skip`. Its exceptions are raised here once the others have stopped.
     """
+    if not jobs:
+        return
+    with log.progress(label, sum(job.size for job in jobs)) as bar:
+
+        def reached(units: float) -> None:
+            bar.advance(units - bar.done)
+
+        if address := os.environ.get(CLUSTER):
+            from bessemer.core import cluster
+
+            cluster.run(function, jobs, workers, reached, address)
+        else:
+            here(function, jobs, workers, reached)
+
+
+def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reached: Callable[[float], None]) -> None:
+    """Run every job in a process of its own on this machine; `reached` hears how many units are done."""
     context = multiprocessing.get_context("spawn")
     waiting, finished = list(reversed(jobs)), 0.0
     running: dict[Any, tuple[Any, Job, Any, Connection]] = {}
-    with log.progress(label, sum(job.size for job in jobs)) as bar:
-        try:
-            while waiting or running:
-                while waiting and len(running) < (workers or cores()):
-                    job, at = waiting.pop(), context.Value("q", 0, lock=False)
-                    ours, theirs = context.Pipe(duplex=False)
-                    process = context.Process(target=_child, args=(function, job, at, theirs), daemon=True)
-                    process.start()
-                    theirs.close()
-                    running[process.sentinel] = (process, job, at, ours)
-                for sentinel in wait(list(running), timeout=0.2):
-                    process, job, at, ours = running.pop(sentinel)
-                    process.join()
-                    if again := _outcome(process.exitcode or 0, job, at.value, ours):
-                        waiting.append(again)
-                    else:
-                        finished += job.size
-                bar.advance(finished + sum(min(at.value, job.size) for _, job, at, _ in running.values()) - bar.done)
-        finally:
-            for process, *_ in running.values():
-                process.kill()
+    try:
+        while waiting or running:
+            while waiting and len(running) < (workers or cores()):
+                job, at = waiting.pop(), context.Value("q", 0, lock=False)
+                ours, theirs = context.Pipe(duplex=False)
+                process = context.Process(target=_child, args=(function, job, at, theirs), daemon=True)
+                process.start()
+                theirs.close()
+                running[process.sentinel] = (process, job, at, ours)
+            for sentinel in wait(list(running), timeout=0.2):
+                process, job, at, ours = running.pop(sentinel)
+                process.join()
+                if again := _outcome(process.exitcode or 0, job, at.value, ours):
+                    waiting.append(again)
+                else:
+                    finished += job.size
+            reached(finished + sum(min(at.value, job.size) for _, job, at, _ in running.values()))
+    finally:
+        for process, *_ in running.values():
+            process.kill()
 
 
 def limit(seconds: float) -> None:

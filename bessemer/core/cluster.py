@@ -1,0 +1,83 @@
+"""The same jobs on many machines: each is a task of a Ray cluster, which runs it as this machine would, in a process of its own.
+
+`bessemer run RECIPE --cluster ADDRESS`, where the address is that of a running cluster ("auto" for the one that this machine is part
+of, "ray://host:10001" from outside), or "local" to start one on this machine alone. Jobs exchange files, nothing else, so every machine
+must see the store under the same path and have the same version of Bessemer installed. Ray brings the scheduling, the retry of tasks
+whose machine was lost, and a dashboard.
+"""
+
+import logging
+import os
+import socket
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from bessemer.core import workers
+from bessemer.core.workers import Job
+
+RETRIES = 3  # of a task whose machine or Ray process was lost; a document that kills its parser is no such case
+# Ray reports its use to its makers unless told not to.
+QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
+
+
+def run(function: Callable[..., None], jobs: Sequence[Job], at_once: int, reached: Callable[[float], None], address: str) -> None:
+    """Run every job on the cluster at `address`, at most `at_once` at a time (0: as many as it has cores for)."""
+    ray = _connected(address)
+    task = ray.remote(num_cpus=1, max_retries=RETRIES)(_task)
+    waiting = [replace(job, args=tuple(map(_absolute, job.args))) for job in reversed(jobs)]
+    running: dict[Any, Job] = {}
+    finished = 0.0
+    # Some more than there are cores, so that none waits for us; not all, since a million tasks are a load of their own.
+    most = at_once or 2 * int(ray.cluster_resources().get("CPU", 1))
+    try:
+        while waiting or running:
+            while waiting and len(running) < most:
+                job = waiting.pop()
+                running[task.remote(function, job)] = job
+            done, _ = ray.wait(list(running), timeout=1.0)
+            for reference in done:
+                finished += running.pop(reference).size
+                try:
+                    ray.get(reference)
+                except ray.exceptions.RayTaskError as error:
+                    raise error.cause from None
+            reached(finished)
+    finally:
+        for reference in running:
+            ray.cancel(reference, force=True)
+
+
+def _task(function: Callable[..., None], job: Job) -> None:
+    workers.here(function, [job], 1, lambda units: None)
+
+
+def _connected(address: str) -> Any:
+    os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
+    try:
+        import ray
+    except ImportError:
+        raise RuntimeError(f"--cluster {address} needs Ray: pip install 'bessemer[cluster]'") from None
+    if not ray.is_initialized():
+        host, colon, port = address.removeprefix("ray://").rpartition(":")
+        if colon:
+            _reach(host, port, address)  # Ray itself would go on trying for minutes
+        own: dict[str, Any] = {"num_cpus": workers.cores(), "include_dashboard": False, "object_store_memory": 1 << 28}
+        try:
+            ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == "local" else {}))
+        except (ConnectionError, ValueError, RuntimeError) as error:
+            raise ConnectionError(f"no Ray cluster at {address!r}: {str(error).splitlines()[0]}") from None
+    return ray
+
+
+def _reach(host: str, port: str, address: str) -> None:
+    try:
+        socket.create_connection((host, int(port)), timeout=10).close()
+    except (OSError, ValueError) as error:
+        raise ConnectionError(f"no Ray cluster at {address!r}: {error}") from None
+
+
+def _absolute(argument: Any) -> Any:
+    """A task runs in another folder than ours."""
+    return argument.resolve() if isinstance(argument, Path) else argument
