@@ -54,7 +54,9 @@ def run(function: Callable[..., None], jobs: Sequence[Job], workers: int, label:
 
 def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reached: Callable[[float], None]) -> None:
     """Run every job in a process of its own on this machine; `reached` hears how many units are done."""
-    context = multiprocessing.get_context("spawn")
+    # Each process is forked from one that has done nothing but import, once: clean as a new one, without half a second of imports.
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["__main__", function.__module__])
     waiting, finished = list(reversed(jobs)), 0.0
     running: dict[Any, tuple[Any, Job, Any, Connection]] = {}
     try:
