@@ -69,7 +69,7 @@ def measured(command: list[str], log: Path) -> Cost:
             peak = max(peak, now)
             time.sleep(0.05)
     if process.returncode:
-        sys.exit(f"{' '.join(map(str, command))} failed, see {log}")
+        sys.exit(f"{' '.join(map(str, command))} failed: {log.read_text(errors='replace')[-2000:]}")
     return Cost(sum(cpu.values()), time.monotonic() - began, peak)
 
 

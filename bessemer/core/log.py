@@ -45,8 +45,10 @@ class Bar:
         spent = time.monotonic() - self.began
         if not self.total:
             return f"{self.done:g} in {spent:.0f}s"
-        left = (self.total - self.done) * spent / max(self.done - self.first, 1e-9)
-        return f"{self.done:g}/{self.total:g} ({100 * self.done / self.total:.0f}%), {left:.0f}s left"
+        so_far = f"{self.done:g}/{self.total:g} ({100 * self.done / self.total:.0f}%)"
+        if self.done <= self.first:
+            return f"{so_far} after {spent:.0f}s"
+        return f"{so_far}, {(self.total - self.done) * spent / (self.done - self.first):.0f}s left"
 
 
 @contextmanager
