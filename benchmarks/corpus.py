@@ -169,10 +169,9 @@ def main() -> None:
         size = pages.write(store / "warcs", pages.pages(given.documents), given.shards)
         print(f"{given.documents} pages, {size / 1e6:.1f} MB of HTML; " + ", ".join(f"{n} {version(n)}" for n in ("fastwarc", "pyarrow", "rensa")))
         if given.rounds:
-            peer = subprocess.run(
-                [peers.python("datatrove"), "-c", "from importlib.metadata import version as v; print(*(n + ' ' + v(n) for n in ('datatrove', 'trafilatura', 'spacy')), sep=', ')"],
-                capture_output=True, text=True, check=True,
-            )  # fmt: skip
+            code = "from importlib.metadata import version; import sys; print(', '.join(f'{n} {version(n)}' for n in sys.argv[1:]))"
+            command = [peers.python("datatrove"), "-c", code, "datatrove", "trafilatura", "spacy"]
+            peer = subprocess.run(command, capture_output=True, text=True, check=True)
             print(f"beside {peer.stdout.strip()}")
             compare(store / "warcs", given.documents, given, store)
         if given.growth:

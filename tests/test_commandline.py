@@ -54,19 +54,27 @@ def test_the_overview_lists_every_command_and_stage():
         assert text.split(f"\n  {name} ")[1].splitlines()[0].strip(), f"{name} has no summary"
 
 
+def fields(config: type) -> list[str]:
+    """Names of a config's fields; of a config inside it, those of its own."""
+    found: list[str] = []
+    for field in dataclasses.fields(config):
+        found += fields(field.type) if isinstance(field.type, type) and dataclasses.is_dataclass(field.type) else [field.name]
+    return found
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_help_comes_from_the_dataclass(name: str):
     result = bessemer(name, "--help")
     assert result.returncode == 0
     shown = result.stdout.replace("-", "_")
-    for field in [*find(name).inputs, *(f.name for f in dataclasses.fields(find(name).config))]:
+    for field in [*find(name).inputs, *fields(find(name).config)]:
         assert f"__{field}" in shown, f"{name} --help does not show {field}"
 
 
 def test_one_call_has_three_spellings(corpus: Path, tmp_path: Path):
     """Python, command line and recipe give the same files, the latter two the same key."""
     (tmp_path / "python").mkdir()
-    numbers = tokenizer(corpus, out=tmp_path / "python", cfg=TokenizerConfig(vocab=300))
+    numbers = tokenizer((corpus,), out=tmp_path / "python", cfg=TokenizerConfig(vocab=300))
     assert bessemer("tokenizer", "--documents", corpus, "--vocab", 300, "--out", tmp_path / "command").returncode == 0
     (tmp_path / "r.toml").write_text(f'[words]\nstage = "tokenizer"\ndocuments = "{corpus}"\nvocab = 300\n')
     assert bessemer("run", tmp_path / "r.toml", "--store", tmp_path / "store").returncode == 0
@@ -78,7 +86,7 @@ def test_one_call_has_three_spellings(corpus: Path, tmp_path: Path):
 
 
 def test_plan_run_show(corpus: Path, tmp_path: Path):
-    (tmp_path / "r.toml").write_text(f'[tokenizer]\ndocuments = "{corpus}"\nvocab = 300\n[tokens]\ndocuments = "{corpus}"\n')
+    (tmp_path / "r.toml").write_text(f'[tokenizer]\ndocuments = "{corpus}"\nvocab = 300\n[tokens]\ndocuments = ["{corpus}"]\n')
     plan = bessemer("plan", tmp_path / "r.toml", "--store", tmp_path / "store").stdout
     assert plan.count("will run") == 2 and "FLOPs" in plan and "hours" in plan
     assert bessemer("run", tmp_path / "r.toml", "--store", tmp_path / "store").returncode == 0
@@ -149,7 +157,7 @@ def test_a_full_disk_is_one_line_and_the_work_goes_on_afterwards(corpus: Path, t
     cfg = TokenizerConfig(vocab=300)
     part = tmp_path / "words.part"
     (part / "run").mkdir(parents=True)
-    (part / "run" / "key").write_text(artifact.key_of(find("tokenizer"), {"documents": corpus}, cfg))
+    (part / "run" / "key").write_text(artifact.key_of(find("tokenizer"), {"documents": (corpus,)}, cfg))
     (part / "tokenizer.json.tmp").symlink_to("/dev/full")
     command = ("tokenizer", "--documents", corpus, "--vocab", 300, "--out", tmp_path / "words")
     assert "no space left on the disk" in refused(*command) and part.exists() and not (tmp_path / "words").exists()

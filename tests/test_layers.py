@@ -73,7 +73,24 @@ def test_training_and_decoding_load_none_of_the_data_engine():
 
 
 def test_corpus_stages_do_not_load_torch():
-    names = ("pydoc", "crawl", "extract", "clean", "dedup", "dialogues")
+    names = (
+        "pydoc",
+        "crawl",
+        "extract",
+        "read",
+        "clean",
+        "filter",
+        "dedup",
+        "dialogues",
+        "decontaminate",
+        "ambiguity",
+        "balance",
+        "mask",
+        "outliers",
+        "language",
+        "classifier",
+        "score",
+    )
     code = f"from bessemer.stages import find; import sys; [find(name) for name in {names}]; print(*sys.modules)"
     assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
 

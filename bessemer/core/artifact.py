@@ -56,6 +56,14 @@ def read_manifest(path: Path) -> dict[str, Any] | None:
     return json.loads(file.read_text(encoding="utf-8")) if file.is_file() else None
 
 
+def name_of(path: Path) -> str:
+    """What an input is called: its artifact's name, its dataset's on the hub, or its folder's or file's."""
+    folder = path.resolve()
+    if folder.parent.name == "snapshots":  # in the cache of the Hugging Face hub: datasets--ORG--NAME/snapshots/REVISION
+        return folder.parent.parent.name.rpartition("--")[2]
+    return (read_manifest(folder) or {}).get("name") or folder.name
+
+
 def digest(path: Path) -> str:
     """What `path` contains, as a hash: an artifact's own record of it, or the bytes of a plain file or folder."""
     if not path.exists():
@@ -67,8 +75,11 @@ def digest(path: Path) -> str:
 
 
 def key_of(stage: Stage, inputs: Inputs, cfg: Any) -> str:
-    """The artifact key: equal for equal work, whatever the folder, the machine's core count or the day."""
-    contents = {k: [digest(p) for p in _paths(v)] for k, v in inputs.items()}
+    """The artifact key: equal for equal work, whatever the folder, the machine's core count or the day.
+
+    Several inputs of one kind are told apart by what they are called (domains, models), so there the names count too.
+    """
+    contents = {k: [[name_of(p), digest(p)] if isinstance(v, tuple) else digest(p) for p in _paths(v)] for k, v in inputs.items()}
     function = f"{stage.function.__module__}:{stage.function.__qualname__}"
     return _hash({"function": function, "version": stage.version, "config": config.identity(cfg), "inputs": contents})[:12]
 

@@ -9,6 +9,7 @@ No includes, no interpolation, no graph language: a sweep is a Python loop over 
 """
 
 import dataclasses
+import functools
 import os
 import tomllib
 from collections.abc import Callable, Mapping
@@ -75,14 +76,14 @@ def _step(place: str, name: str, table: dict[str, Any], earlier: Mapping[str, St
 
 def _sources(place: str, key: str, stage: Stage, value: Any, earlier: Mapping[str, Step]) -> tuple[Step | Path | str, ...]:
     kind = stage.inputs[key]
-    if value is None and kind == "one" and key in earlier:
+    if value is None and kind != "many" and key in earlier:
         value = key  # an input called like an earlier table needs no line
     if value is None:
         if kind == "one":
             raise ValueError(f"{place}.{key} is missing: {stage.name} needs it (earlier tables: {', '.join(earlier) or 'none'})")
         return ()
     words = value if isinstance(value, list) else [value]
-    if (kind == "many") != isinstance(value, list) or not all(isinstance(word, str) for word in words):
+    if (kind != "many" and isinstance(value, list)) or not all(isinstance(word, str) for word in words):
         raise ValueError(f"{place}.{key} must be {'a list of names' if kind == 'many' else 'one name'}, not {value!r}")
     return tuple(_source(f"{place}.{key}", word, earlier) for word in words)
 
@@ -173,16 +174,28 @@ def _path(source: Step | Path | str, made: Mapping[str, Path], fetched: Mapping[
 
 
 def fetch(address: str) -> Path:
-    """Download `hf://org/name[@revision]`, or `hf://datasets/org/name`, into the Hugging Face cache. Returns the folder."""
+    """Download `hf://org/name[@revision]`, or `hf://datasets/org/name[/folder][@revision]`, into the Hugging Face cache.
+
+    Returns the folder. Of a dataset only its parquet files are fetched, where it has any: its README is no document.
+    """
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 
     name, _, revision = address.removeprefix("hf://").partition("@")
-    kind = "dataset" if name.startswith("datasets/") else "model"
+    is_dataset = name.startswith("datasets/")
+    organisation, _, rest = name.removeprefix("datasets/").partition("/")
+    name, _, folder = rest.partition("/")
+    patterns = [f"{folder}/*" if folder else "*.parquet"] if is_dataset else None
+    get = functools.partial(snapshot_download, f"{organisation}/{name}", repo_type="dataset" if is_dataset else "model", revision=revision or None)
     try:
-        return Path(snapshot_download(name.removeprefix("datasets/"), repo_type=kind, revision=revision or None))
+        found = Path(get(allow_patterns=patterns))
+        if is_dataset and not folder and not any(found.rglob("*.parquet")):
+            found = Path(get())
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ConnectionError(f"{address}: could not be downloaded: {str(error).splitlines()[0]}") from None
+    if folder and not (found / folder).is_dir():
+        raise FileNotFoundError(f"{address}: the dataset {organisation}/{name} has no folder {folder}")
+    return found / folder
 
 
 def _link(link: Path, folder: Path) -> None:

@@ -2,7 +2,7 @@
 
 Each stage of the corpus reads such a folder and writes another, shard by shard, with what it refused in `rejected/`.
 A shard is whole or absent, so a killed stage goes on at the first missing one. The order of documents is the order of
-shards, then of rows, which `extract` sorts by url.
+shards, then of rows.
 
 Documents from elsewhere may be any *.parquet files with text columns `id` and `text`; `url`, which the dialogues need, and `title`
 are used where they are there.
@@ -203,7 +203,7 @@ def with_fields(schema: pa.Schema, **fields: pa.DataType) -> pa.Schema:
     return schema
 
 
-def finish(stage: str, source: Path, folder: Path) -> dict[str, float]:
+def finish(stage: str, source: Path | str, folder: Path) -> dict[str, float]:
     """Seal what a stage made of `source`. Returns its counts: documents, bytes of text, rejected in all and by reason.
 
     content.json gets the hash of what each shard says. A config names it as its stage's `content`: crawling the same pages again
@@ -219,6 +219,8 @@ def finish(stage: str, source: Path, folder: Path) -> dict[str, float]:
         reasons.update(summary["reasons"])
     if not totals["documents"]:
         why = ", ".join(f"{reason} ({n})" for reason, n in reasons.most_common(3)) or "there was nothing to read"
+        first = next((row["detail"] for row in rejected(folder, ["detail"]) if row["detail"]), "")
+        why += f"; the first: {first}" if first else ""
         raise ValueError(f"{stage}: no document of {source} is left: {reasons.total()} rejected: {why}")
     artifact.write_json(folder / CONTENT, {shard(folder, index).name: summary["digests"] for index, summary in enumerate(found)})
     by_reason = {f"rejected: {reason}": n for reason, n in sorted(reasons.items())}

@@ -1,14 +1,19 @@
-"""Token files: all documents of a split one after another, each followed by the end-of-text token, and where each begins.
+"""Token files: a folder a domain, in it all documents of a split one after another, each followed by the end-of-text token.
 
-train.bin           the ids, uint16 or uint32, whichever the vocabulary fits
-train_offsets.npy   (documents + 1,) int64: document i is ids[offsets[i]:offsets[i + 1]]
-train_bytes.npy     (documents,) int64: UTF-8 bytes of each document's text, for bits per byte
-train_documents.txt document ids, one a line
+DOMAIN/train.bin           the ids, uint16 or uint32, whichever the vocabulary fits
+DOMAIN/train_offsets.bin   (documents + 1,) int64: document i is ids[offsets[i]:offsets[i + 1]]
+DOMAIN/train_bytes.bin     (documents,) int64: UTF-8 bytes of each document's text, for bits per byte
+DOMAIN/train_documents.txt document ids, one a line
+DOMAIN/train_lines.bin     (documents + 1,) int64: where in that file each line begins
+
+and the same for val. All are written as a stream and memory-mapped, so neither side is bounded by memory.
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,11 +22,12 @@ from bessemer.data import order
 
 Batch = dict[str, torch.Tensor]
 SPLITS = ("train", "val")
+FILES = (".bin", "_offsets.bin", "_bytes.bin", "_documents.txt", "_lines.bin")
 
 
 @dataclass(frozen=True)
 class TokenFile:
-    """One split of a tokens artifact, memory-mapped."""
+    """One split of one domain, memory-mapped."""
 
     ids: np.ndarray  # (tokens,)
     offsets: np.ndarray  # (documents + 1,)
@@ -33,46 +39,113 @@ class TokenFile:
         return int(np.searchsorted(self.offsets, token, side="right")) - 1
 
 
-def write(folder: Path, split: str, documents: Iterable[tuple[str, int, list[int]]], vocab: int, end_of_text: int) -> int:
-    """Write (id, bytes, ids) documents as one split, streaming. Returns how many tokens it holds."""
-    dtype = np.uint16 if vocab <= 1 << 16 else np.uint32
-    names, lengths, offsets = [], [], [0]
-    with (folder / f"{split}.bin").open("wb") as file:
-        for name, length, ids in documents:
-            file.write(np.asarray([*ids, end_of_text], dtype=dtype).tobytes())
-            names.append(name)
-            lengths.append(length)
-            offsets.append(offsets[-1] + len(ids) + 1)
-    np.save(folder / f"{split}_offsets.npy", np.asarray(offsets, dtype=np.int64))
-    np.save(folder / f"{split}_bytes.npy", np.asarray(lengths, dtype=np.int64))
-    (folder / f"{split}_documents.txt").write_text("".join(f"{name}\n" for name in names), encoding="utf-8")
-    return offsets[-1]
+class Writer:
+    """One split of one domain while it is written. Use it as a context manager."""
+
+    def __init__(self, folder: Path, split: str, vocab: int, end_of_text: int):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.paths = [folder / f"{split}{name}" for name in FILES]
+        self.kind, self.end_of_text = _kind(vocab), end_of_text
+        self.documents = self.tokens = self.bytes = self.characters = 0
+
+    def __enter__(self) -> "Writer":
+        self.stack = contextlib.ExitStack()
+        self.ids, self.offsets, self.lengths, self.names, self.lines = (self.stack.enter_context(path.open("wb")) for path in self.paths)
+        self._place()
+        return self
+
+    def add(self, name: str, size: int, ids: Sequence[int]) -> None:
+        """Write a document: its id, the bytes of its text, its tokens."""
+        line = f"{name}\n".encode()
+        self.ids.write(np.asarray([*ids, self.end_of_text], dtype=self.kind).tobytes())
+        self.lengths.write(size.to_bytes(8, "little"))
+        self.names.write(line)
+        self.documents, self.tokens, self.bytes = self.documents + 1, self.tokens + len(ids) + 1, self.bytes + size
+        self.characters += len(line)
+        self._place()
+
+    def _place(self) -> None:
+        self.offsets.write(self.tokens.to_bytes(8, "little"))
+        self.lines.write(self.characters.to_bytes(8, "little"))
+
+    def __exit__(self, *_: Any) -> None:
+        self.stack.close()
+
+
+class _Names(Sequence[str]):
+    """The ids of a split's documents, read from disk when they are asked for."""
+
+    def __init__(self, text: Path, lines: np.ndarray):
+        self.text, self.lines = np.memmap(text, dtype=np.uint8, mode="r"), lines
+
+    def __len__(self) -> int:
+        return len(self.lines) - 1
+
+    def __getitem__(self, which: Any) -> Any:
+        if isinstance(which, slice):
+            return [self[number] for number in range(*which.indices(len(self)))]
+        begin, end = self.lines[range(len(self))[which] :][:2]
+        return self.text[begin : end - 1].tobytes().decode()
+
+
+def domains(folder: Path) -> list[str]:
+    """The domains of a tokens artifact, by name. FileNotFoundError where it is none."""
+    found = sorted(path.parent.name for path in folder.glob("*/train.bin"))
+    if not found:
+        raise FileNotFoundError(f"{folder} holds no DOMAIN/train.bin: not a tokens artifact")
+    return found
 
 
 def load(folder: Path, split: str, vocab: int) -> TokenFile:
-    """Open a split. `vocab` decides the width of an id, as it did when the file was written."""
-    file = folder / f"{split}.bin"
-    if not file.is_file():
-        raise FileNotFoundError(f"{folder} holds no {split}.bin: not a tokens artifact")
-    if file.stat().st_size == 0:
-        raise ValueError(f"{file} is empty: no document went to this split")
-    ids = np.memmap(file, dtype=np.uint16 if vocab <= 1 << 16 else np.uint32, mode="r")
-    offsets, lengths = np.load(folder / f"{split}_offsets.npy"), np.load(folder / f"{split}_bytes.npy")
+    """Open a split of one domain. `vocab` decides the width of an id, as it did when the file was written."""
+    path, *rest = (folder / f"{split}{name}" for name in FILES)
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no {path.name}: not a domain of a tokens artifact")
+    if path.stat().st_size == 0:
+        raise ValueError(f"{path} is empty: no document went to this split")
+    ids = _mapped(path, _kind(vocab))
+    offsets, lengths, lines = (_mapped(file, np.int64) for file in (rest[0], rest[1], rest[3]))
     if offsets[-1] != len(ids):
-        raise ValueError(f"{file} holds {len(ids)} tokens of {offsets[-1]}: it is cut off, or belongs to another vocabulary than {vocab}")
-    return TokenFile(ids, offsets, lengths, (folder / f"{split}_documents.txt").read_text(encoding="utf-8").split("\n")[:-1])
+        raise ValueError(f"{path} holds {len(ids)} tokens of {offsets[-1]}: it is cut off, or belongs to another vocabulary than {vocab}")
+    return TokenFile(ids, offsets, lengths, _Names(rest[2], lines))
+
+
+def load_all(folder: Path, split: str, vocab: int) -> dict[str, TokenFile]:
+    """Every domain of a tokens artifact that has a document in this split. ValueError where none has."""
+    found = {name: load(folder / name, split, vocab) for name in domains(folder) if (folder / name / f"{split}.bin").stat().st_size}
+    if not found:
+        raise ValueError(f"{folder}: no document went to {split}")
+    return found
+
+
+def _kind(vocab: int) -> type[np.unsignedinteger]:
+    return np.uint16 if vocab <= 1 << 16 else np.uint32
+
+
+def _mapped(path: Path, kind: type[np.integer]) -> np.ndarray:
+    # As a plain array: a slice of a memmap object costs ten times that of an array.
+    return np.asarray(np.memmap(path, dtype=kind, mode="r"))
+
+
+def windows(tokens: int, context: int) -> int:
+    """How many rows of `context` tokens a file of so many holds. The last target of a row is the first token of the next."""
+    return max(0, tokens - 1) // context
+
+
+def sizes(folder: Path, split: str, context: int) -> dict[str, int]:
+    """The same for each domain of a tokens artifact, whatever its vocabulary."""
+    return {name: windows(int(_mapped(folder / name / f"{split}_offsets.bin", np.int64)[-1]), context) for name in domains(folder)}
 
 
 class Windows:
-    """Source of next-token rows: the token file cut into windows of `context` tokens, shuffled anew each epoch.
+    """Source of next-token rows: a token file cut into windows of `context` tokens, shuffled anew each epoch.
 
-    A batch holds tokens, targets, at (position within the document's part of the window), segment (number of that part) and
-    token_weight, all (B, T): documents share a window and do not see each other.
+    A batch is that of `read`.
     """
 
     def __init__(self, file: TokenFile, context: int, batch: int, seed: int):
         self.file, self.context, self.batch, self.seed = file, context, batch, seed
-        self.count = (len(file.ids) - 1) // context
+        self.count = windows(len(file.ids), context)
         if self.count < 1:
             raise ValueError(f"{len(file.ids)} tokens do not fill one window of {context}: lower context or add documents")
 
@@ -81,24 +154,39 @@ class Windows:
 
     def at(self, windows: np.ndarray) -> Batch:
         """The named windows as a batch, in order."""
-        places = windows[:, None] * self.context + np.arange(self.context + 1)  # (B, T + 1)
-        ids = torch.from_numpy(self.file.ids[places].astype(np.int64))
-        begins = places[:, :-1]
-        document = np.searchsorted(self.file.offsets, begins, side="right")
-        at = begins - np.maximum(self.file.offsets[document - 1], begins[:, :1])
-        return {
-            "tokens": ids[:, :-1].contiguous(),
-            "targets": ids[:, 1:].contiguous(),
-            "at": torch.from_numpy(at),
-            "segment": torch.from_numpy(document - document[:, :1] + 1),
-            "token_weight": torch.ones(len(windows), self.context),
-        }
+        return read([(self.file, window * self.context) for window in windows.tolist()], self.context)
 
     def documents_at(self, step: int) -> list[str]:
         """The documents that step `step` reads: a lookup, no log."""
-        found: dict[str, None] = {}
-        for window in order.rows(step, self.batch, self.count, self.seed):
-            first = self.file.document_at(window * self.context)
-            last = self.file.document_at(window * self.context + self.context)
-            found.update(dict.fromkeys(self.file.documents[first : last + 1]))
-        return list(found)
+        windows = order.rows(step, self.batch, self.count, self.seed).tolist()
+        return documents([(self.file, window * self.context) for window in windows], self.context)
+
+
+def read(places: Sequence[tuple[TokenFile, int]], context: int) -> Batch:
+    """Rows of `context` tokens, each from a place in a token file, as a batch.
+
+    It holds tokens, targets, at (position within the document's part of the row), segment (number of that part) and token_weight,
+    all (B, T): documents share a row and do not see each other.
+    """
+    ids = np.empty((len(places), context + 1), dtype=np.int64)
+    first = np.zeros((len(places), context), dtype=np.int64)  # 1 where a document begins within the row
+    for row, (file, begin) in enumerate(places):
+        ids[row] = file.ids[begin : begin + context + 1]
+        low, high = np.searchsorted(file.offsets, (begin + 1, begin + context))
+        first[row, file.offsets[low:high] - begin] = 1
+    at = np.arange(context)
+    return {
+        "tokens": torch.from_numpy(ids[:, :-1].copy()),
+        "targets": torch.from_numpy(ids[:, 1:].copy()),
+        "at": torch.from_numpy(at - np.maximum.accumulate(first * at, axis=1)),
+        "segment": torch.from_numpy(first.cumsum(axis=1) + 1),
+        "token_weight": torch.ones(len(places), context),
+    }
+
+
+def documents(places: Sequence[tuple[TokenFile, int]], context: int) -> list[str]:
+    """The documents that `read` would read at these places, each once, in order."""
+    found: dict[str, None] = {}
+    for file, begin in places:
+        found.update(dict.fromkeys(file.documents[file.document_at(begin) : file.document_at(begin + context) + 1]))
+    return list(found)

@@ -11,7 +11,7 @@ from bessemer.core import artifact, jsonl, log
 from bessemer.corpus import documents as docs
 from bessemer.data import chat as chat_rows
 from bessemer.eval import figures
-from bessemer.eval.scores import ALL, spread
+from bessemer.eval.scores import ALL, CLEAN, CONTAMINATED, spread
 from bessemer.tokenizer.tokenizer import Tokenizer
 
 Exhibit = dict[str, Any]
@@ -165,11 +165,16 @@ def evaluation(path: Path, count: int) -> Exhibit:
         chance = found.get("chance") if metric.startswith("choice") else None
         plot = figures.whiskers({r["model"]: (r["value"], r["low"], r["high"]) for r in rows}, f"score-{metric}", chance)
         metrics.append({"metric": metric, "label": label, "direction": direction, "meaning": meaning, "rows": rows, "svg": plot, "chance": chance})
-    kinds = [{"kind": kind, "rows": [by["rouge_l", kind, model] for model in models]} for kind in dict.fromkeys(k for _, k, _ in by) if kind != ALL]
+    named = [kind for kind in dict.fromkeys(k for _, k, _ in by) if kind not in (ALL, CLEAN, CONTAMINATED)]
+    kinds = [{"kind": kind, "rows": [by["rouge_l", kind, model] for model in models]} for kind in named]
+    split = [
+        {"label": METRICS[metric][0], "kind": kind, "rows": [by[metric, kind, model] for model in models]}
+        for metric, kind in dict.fromkeys((m, k) for m, k, _ in by if k in (CLEAN, CONTAMINATED))
+    ]
     answers = jsonl.read(path / "answers.jsonl")
     changes = [{**row, "label": METRICS[row["metric"]][0]} for row in found["differences"]]
     return {
-        "models": models, "confidence": found["confidence"], "metrics": metrics, "kinds": kinds, "differences": changes,
+        "models": models, "confidence": found["confidence"], "metrics": metrics, "kinds": kinds, "split": split, "differences": changes,
         "answers": spread(answers, count), "answers_total": len(answers),
     }  # fmt: skip
 

@@ -32,10 +32,16 @@ def load(path: Path) -> Subject:
 
 
 def text(subject: Subject, tokens: Path, total: int, each: int) -> Row:
-    """Bits and bytes of held-out documents: about `total` tokens, at most `each` of one document."""
-    file = token_file.load(tokens, "val", subject.tokenizer.vocab)
-    scored = perplexity.documents(subject.model, subject.tokenizer, file, perplexity.sample(file, total, each), each)
-    return {"bits": scored.bits, "sizes": scored.sizes}
+    """Bits and bytes of held-out documents: about `total` tokens, shared by the domains as they have them, at most `each` of one document."""
+    files = token_file.load_all(tokens, "val", subject.tokenizer.vocab)
+    everything = sum(len(file.ids) for file in files.values())
+    bits: list[float] = []
+    sizes: list[int] = []
+    for file in files.values():
+        picked = perplexity.sample(file, max(1, total * len(file.ids) // everything), each)
+        scored = perplexity.documents(subject.model, subject.tokenizer, file, picked, each)
+        bits, sizes = bits + scored.bits, sizes + scored.sizes
+    return {"bits": bits, "sizes": sizes}
 
 
 def answers(subject: Subject, questions: Sequence[Row], max_tokens: int) -> Row:

@@ -1,16 +1,16 @@
-"""Clean documents by rules: normalise the text, refuse what is no text worth learning from, and say by which rule."""
+"""Preprocess text: Unicode, broken encodings, control characters, left-over entities; notices, stop words, punctuation on demand."""
 
 from pathlib import Path
 
 import pyarrow as pa
 
 from bessemer.corpus import each
-from bessemer.corpus.filters.rules import CleanConfig, cleaner
+from bessemer.corpus.filters.text import CleanConfig, prepare
 
 
 def clean(documents: Path, *, out: Path, cfg: CleanConfig) -> dict[str, float]:
-    """The documents that pass every rule, shard by shard, with a column `words`.
+    """Preprocess text: Unicode, broken encodings, control characters, left-over entities; notices, stop words, punctuation on demand.
 
-    rejected/ keeps each refused document with the bound it broke and its own measure. ValueError where nothing is left.
+    Every document stays, with columns `mojibake` and `notice_lines`, but one without text afterwards. ValueError where nothing is left.
     """
-    return each.apply("clean", documents, out, cleaner, cfg, {"words": pa.int64()})
+    return each.apply("clean", documents, out, prepare, cfg, {"mojibake": pa.bool_(), "notice_lines": pa.int64()})

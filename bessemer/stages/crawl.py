@@ -1,4 +1,4 @@
-"""Crawl web sites, politely, into WARC files: seed URLs, or a folder of pages that is served on loopback for the time.
+"""Crawl web sites, politely, into WARC files: seed URLs, given or from a file, or a folder of pages that is served on loopback for the time.
 
 pages.jsonl names every URL with what came of it. It is the artifact's content: two crawls of the same pages are the same crawl,
 though the WARC files hold different dates. A killed crawl goes on from the records it has.
@@ -16,12 +16,14 @@ import bessemer
 from bessemer.core import jsonl, log
 from bessemer.core.artifact import RUN
 from bessemer.core.config import Count, Whole, runtime
+from bessemer.corpus.crawl import seeds
 from bessemer.corpus.crawl.loopback import serve
 
 
 @dataclass(frozen=True)
 class CrawlConfig:
     seeds: tuple[str, ...] = ()  # URLs to start from, http or https
+    sitemaps: bool = False  # also take the pages that the sites' sitemaps list, as if a seed linked to them
     max_pages: Count = 10_000  # URLs requested at most
     max_depth: Whole = 10  # links from a seed at most
     max_bytes: Count = 10_000_000  # of a page
@@ -41,18 +43,18 @@ class CrawlConfig:
 
     def __post_init__(self) -> None:
         for seed in (*self.seeds, self.alias):
-            if not seed.startswith(("http://", "https://")) or not seed.partition("://")[2].strip("/"):
-                raise ValueError(f"{seed!r} is not an address to crawl; it must start with http:// or https:// and name a host")
+            seeds.check(seed)
         if not self.timeout > 0 or not self.delay >= 0:
             raise ValueError(f"timeout must be above 0 and delay at least 0 seconds, not {self.timeout} and {self.delay}")
 
 
-def crawl(site: Path | None, *, out: Path, cfg: CrawlConfig) -> dict[str, float]:
-    """Write out/crawl-*.warc.gz and out/pages.jsonl. ConnectionError where not one page came in."""
-    _check(cfg, has_site=site is not None)
+def crawl(site: Path | None, seeds_file: Path | None = None, *, out: Path, cfg: CrawlConfig) -> dict[str, float]:
+    """Write out/crawl-*.warc.gz and out/pages.jsonl. `seeds_file` holds more seeds, one a line. ConnectionError where not one page came in."""
+    named = (*cfg.seeds, *(seeds.read(seeds_file) if seeds_file else ()))
+    _check(named, has_site=site is not None)
     if not (out / "pages.jsonl").is_file():
         with serve(site) as origin:
-            run(orders(cfg, out, origin))
+            run(orders(cfg, named, out, origin))
     (out / RUN / "fetched.warc.gz").unlink(missing_ok=True)
     rows = jsonl.read(out / "pages.jsonl")
     pages = [row for row in rows if row.get("status") == 200 and "reason" not in row]
@@ -65,24 +67,26 @@ def crawl(site: Path | None, *, out: Path, cfg: CrawlConfig) -> dict[str, float]
 
 def estimate(cfg: CrawlConfig, step: Any) -> dict[str, float]:
     """The longest that the limits allow; how large a site is shows only when it is crawled."""
-    _check(cfg, has_site=bool(step.inputs.get("site")))
-    hosts = {seed.split("/")[2] for seed in cfg.seeds}
+    file = next(iter(step.inputs.get("seeds_file", ())), None)
+    named = (*cfg.seeds, *(seeds.read(file) if isinstance(file, Path) else ()))
+    _check(named, has_site=bool(step.inputs.get("site")) or bool(file))
+    hosts = {seed.split("/")[2] for seed in named}
     return {"seconds": cfg.max_pages * cfg.delay / len(hosts)} if hosts else {}
 
 
-def _check(cfg: CrawlConfig, has_site: bool) -> None:
-    if not cfg.seeds and not has_site:
-        raise ValueError("nothing to crawl: give seeds (URLs) or a site (a folder of pages)")
+def _check(named: tuple[str, ...], has_site: bool) -> None:
+    if not named and not has_site:
+        raise ValueError("nothing to crawl: give seeds (URLs), a seeds_file (of URLs) or a site (a folder of pages)")
 
 
-def orders(cfg: CrawlConfig, out: Path, origin: str) -> dict[str, Any]:
+def orders(cfg: CrawlConfig, named: tuple[str, ...], out: Path, origin: str) -> dict[str, Any]:
     """What the crawling process is told."""
     alias = cfg.alias.rstrip("/")
-    names = ("max_pages", "max_depth", "max_bytes", "follow", "obey_robots", "allow_private", "concurrency", "user_agent")
+    names = ("max_pages", "max_depth", "max_bytes", "follow", "obey_robots", "allow_private", "concurrency", "user_agent", "sitemaps")
     limits = {name: getattr(cfg, name) for name in names} | {"trusted": [alias] if origin else []}
-    seeds = [*cfg.seeds, *([alias + "/"] if origin else [])]
+    start = [*named, *([alias + "/"] if origin else [])]
     same = {name: getattr(cfg, name) for name in ("shard_bytes", "retries", "delay", "timeout")}
-    return {"out": str(out.resolve()), "seeds": seeds, "alias": alias, "origin": origin, "limits": limits, **same}
+    return {"out": str(out.resolve()), "seeds": start, "alias": alias, "origin": origin, "limits": limits, **same}
 
 
 def run(orders: dict[str, Any]) -> None:

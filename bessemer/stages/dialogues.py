@@ -72,10 +72,10 @@ def dialogues(documents: Path, tokens: Path | None = None, *, out: Path, cfg: Di
 
 def validation_documents(tokens: Path) -> set[str]:
     """The ids of the documents that a tokens artifact keeps for validation."""
-    file = tokens / "val_documents.txt"
-    if not file.is_file():
-        raise FileNotFoundError(f"{tokens} holds no {file.name}: not a tokens artifact")
-    return set(filter(None, file.read_text(encoding="utf-8").split("\n")))
+    files = sorted(tokens.glob("*/val_documents.txt"))
+    if not files:
+        raise FileNotFoundError(f"{tokens} holds no DOMAIN/val_documents.txt: not a tokens artifact")
+    return {name for file in files for name in file.read_text(encoding="utf-8").split("\n") if name}
 
 
 def capped(rows: Iterable[questions.Row], per_kind: int, most: int) -> list[questions.Row]:

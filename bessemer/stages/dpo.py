@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import torch
@@ -28,6 +29,8 @@ class DpoConfig(FitConfig):
     anchor: float = 0.0  # weight of the chosen answer's own likelihood beside the preference
     longest: Whole = 0  # tokens of a pair's longer side; longer pairs are left out (0: the model's context)
     held_out: Fraction = 0.1  # share of pairs kept aside to measure accuracy
+
+    version: ClassVar[int] = 2
 
 
 def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[str, float]:

@@ -13,6 +13,7 @@ from annotated_types import Interval
 from bessemer.core import artifact, jsonl, log
 from bessemer.core.config import Count
 from bessemer.core.recipe import Step
+from bessemer.corpus.contamination import verdict
 from bessemer.data import chat as chat_rows
 from bessemer.eval import answer, measure, scores
 from bessemer.eval.measure import Row, Subject
@@ -29,11 +30,19 @@ class EvaluateConfig:
     confidence: Annotated[float, Interval(gt=0, lt=1)] = 0.95  # of the intervals
 
 
-def evaluate(models: tuple[Path, ...], dialogues: Path, tokens: Path, *, out: Path, cfg: EvaluateConfig) -> dict[str, float]:
+def evaluate(
+    models: tuple[Path, ...], dialogues: Path, tokens: Path, contamination: Path | None = None, *, out: Path, cfg: EvaluateConfig
+) -> dict[str, float]:
+    """Write scores.json and answers.jsonl. With `contamination`, a decontaminate artifact that has judged `dialogues`, the questions that
+    the training text holds and those that it does not are also scored apart."""
     if not models:
         raise ValueError("models is empty: name at least one checkpoint")
-    questions = scores.spread(chat_rows.read(dialogues / "heldout.jsonl"), cfg.questions)
-    choices = scores.spread(read_choices(dialogues / "choice.jsonl"), cfg.choices)
+    asked, chosen = chat_rows.read(dialogues / "heldout.jsonl"), read_choices(dialogues / "choice.jsonl")
+    questions, choices = scores.spread(asked, cfg.questions), scores.spread(chosen, cfg.choices)
+    leaked: dict[str, list[bool]] = {}
+    if contamination:
+        leaked |= dict.fromkeys(scores.ANSWERS, scores.spread(verdict.contaminated(contamination, dialogues, "heldout.jsonl", asked), cfg.questions))
+        leaked |= dict.fromkeys(scores.CHOICES, scores.spread(verdict.contaminated(contamination, dialogues, "choice.jsonl", chosen), cfg.choices))
     parts: dict[str, Callable[[Subject], Row]] = {
         "text": lambda subject: measure.text(subject, tokens, cfg.text_tokens, cfg.document_tokens),
         "answers": lambda subject: measure.answers(subject, questions, cfg.max_tokens),
@@ -44,6 +53,7 @@ def evaluate(models: tuple[Path, ...], dialogues: Path, tokens: Path, *, out: Pa
 
     kinds = [row.get("kind", "other") for row in questions]
     found = [row for name in names for row in scores.of(name, items[name], kinds, cfg.confidence)]
+    found += [row for name in names for row in scores.split(name, items[name], leaked, cfg.confidence)]
     differences = [row for pair in itertools.pairwise(names) for row in scores.differences(*pair, items, cfg.confidence)]
     chance = sum(1 / len(row["choices"]) for row in choices) / len(choices)  # what guessing scores
     summary = {"models": names, "confidence": cfg.confidence, "chance": round(chance, scores.DIGITS), "scores": found, "differences": differences}
@@ -96,7 +106,7 @@ def _measure(name: str, path: Path, parts: dict[str, Callable[[Subject], Row]], 
 
 def _names(models: Sequence[Path]) -> list[str]:
     """What each model is called: its artifact's name, or its folder's."""
-    names = [(artifact.read_manifest(path) or {}).get("name") or path.resolve().name for path in models]
+    names = [artifact.name_of(path) for path in models]
     if len(set(names)) < len(names):
         raise ValueError(f"two models are called alike ({', '.join(names)}): rename a folder")
     return names

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 from bessemer.core import log
 from bessemer.core.config import Count
@@ -19,6 +20,8 @@ class SftConfig(FitConfig):
     steps: Count = 300
     lr: float = 1e-3
     held_out: Count = 32  # rows of held-out conversations read at each evaluation
+
+    version: ClassVar[int] = 2
 
 
 def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, float]:

@@ -11,7 +11,7 @@ import pytest
 from bessemer.core import config, workers
 from bessemer.corpus.dedup.near import DedupConfig
 from bessemer.corpus.extract.pages import ExtractConfig
-from bessemer.corpus.filters.rules import CleanConfig
+from bessemer.corpus.filters.text import CleanConfig
 
 # Functions for workers to run. A worker is a new process: it must find them in a file of their own.
 DEADLY = """

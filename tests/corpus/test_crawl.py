@@ -1,5 +1,6 @@
 """Crawls of real servers on loopback: politeness, limits, failures, and a kill in mid-crawl."""
 
+import contextlib
 import gzip
 import itertools
 import json
@@ -8,6 +9,7 @@ import random
 import re
 import resource
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -21,10 +23,12 @@ import pytest
 from warcio.archiveiterator import ArchiveIterator
 
 from bessemer.core import config
+from bessemer.corpus import documents
 from bessemer.corpus.crawl import order
 from bessemer.corpus.crawl.journal import Answer, Journal
 from bessemer.eval import exhibits
 from bessemer.stages.crawl import CrawlConfig, crawl
+from bessemer.stages.extract import ExtractConfig, extract
 
 pytest.importorskip("scrapy")
 
@@ -218,6 +222,7 @@ KILLED = """
 import sys
 from pathlib import Path
 from bessemer.stages.crawl import CrawlConfig, crawl
+from bessemer.stages.extract import ExtractConfig, extract
 crawl(None, out=Path(sys.argv[1]), cfg=CrawlConfig(seeds=(sys.argv[2],), allow_private=True, delay=0.0, concurrency=2))
 """
 
@@ -339,3 +344,188 @@ def test_a_header_with_a_strange_line_break_is_one_row(tmp_path: Path) -> None:
     numbers = crawl(None, out=tmp_path, cfg=CrawlConfig(seeds=("http://a.test/",)))
     assert (numbers["pages"], numbers["failed"]) == (1, 1)
     assert [row["reason"] for row in exhibits._refused(tmp_path)] == [rows[1]["reason"]]
+
+
+# Seeds from a file and from sitemaps
+
+
+def test_seeds_from_a_file(serve: Any, tmp_path: Path) -> None:
+    site, other = serve({"/": page("/a"), "/a": page(), "/b": page()}), serve({"/": page()})
+    (tmp_path / "seeds.txt").write_text(f"\ufeff# two sites\n\n{site.url}/\r\n  {other.url}/  \n{site.url}/b # twice\n{site.url}/\n")
+    (tmp_path / "out" / "run").mkdir(parents=True)
+    numbers = crawl(None, tmp_path / "seeds.txt", out=tmp_path / "out", cfg=CrawlConfig(allow_private=True, delay=0.0))
+    assert numbers["pages"] == 4 and site.paths().count("/") == 1
+    for text, message in {
+        "http://a.test/\nwww.b.test\n": r"bad\.txt:2: 'www\.b\.test' is not an address to crawl",
+        "http://a.test/ http://b.test/": r"bad\.txt:1: '.*' is more than one word",
+        "# nothing\n": r"bad\.txt names no URL",
+        "http://": r"bad\.txt:1: 'http://' is not an address",
+    }.items():
+        (tmp_path / "bad.txt").write_text(text)
+        with pytest.raises(ValueError, match=message):
+            crawl(None, tmp_path / "bad.txt", out=tmp_path / "out2", cfg=CrawlConfig())
+    (tmp_path / "bad.txt").write_bytes(b"http://a.test/\xff\xfe")
+    with pytest.raises(ValueError, match="is not UTF-8 text"):
+        crawl(None, tmp_path / "bad.txt", out=tmp_path / "out2", cfg=CrawlConfig())
+
+
+def sitemap_of(kind: str, *targets: str) -> bytes:
+    outer = {"url": "urlset", "sitemap": "sitemapindex"}[kind]
+    items = "".join(f"<{kind}><loc> {target} </loc><lastmod>2024-01-01</lastmod></{kind}>" for target in targets)
+    return f'<?xml version="1.0"?><{outer} xmlns="http://www.sitemaps.org/schemas/sitemap/0.9">{items}</{outer}>'.encode()
+
+
+def test_sitemaps_show_pages_that_nothing_links_to(serve: Any, tmp_path: Path) -> None:
+    """An index names one in XML, one gzipped, one as text, itself, and one that is missing; robots.txt names one more, which is no XML."""
+    xml, zipped = {"Content-Type": "application/xml"}, {"Content-Type": "application/x-gzip"}
+    site = serve({"/": page()} | {f"/{n}": page() for n in range(6)})
+    url = site.url
+    index = sitemap_of("sitemap", *(f"{url}/{name}" for name in ("a.xml", "b.xml.gz", "c.txt", "index.xml", "gone.xml")))
+    site.pages |= {
+        "/robots.txt": f"User-agent: *\nDisallow: /5\nSitemap: {url}/index.xml\nSitemap: {url}/no.xml",
+        "/index.xml": (200, xml, index),
+        "/a.xml": (200, xml, sitemap_of("url", f"{url}/1", "http://elsewhere.test/", f"{url}/5")),
+        "/b.xml.gz": (200, zipped, gzip.compress(sitemap_of("url", f"{url}/2", f"{url}/3"))),
+        "/c.txt": (200, {"Content-Type": "text/plain"}, f"{url}/4\nnonsense\n".encode()),
+        "/no.xml": (200, xml, b"<"),
+    }  # fmt: skip
+    numbers, rows = go(tmp_path / "with", site, sitemaps=True)
+    assert {path for path, row in rows.items() if row.get("status") == 200} == {"/", "/1", "/2", "/3", "/4"}
+    assert rows["/5"]["reason"] == "robots.txt" and rows["/gone.xml"]["reason"] == "sitemap: HTTP 404"
+    assert rows["/no.xml"]["reason"].startswith("sitemap: not XML")
+    assert (numbers["pages"], numbers["failed"], numbers["offsite"]) == (5, 2, 1) and site.paths().count("/index.xml") == 1
+    numbers, rows = go(tmp_path / "without", site)
+    assert list(rows) == ["/"]
+    numbers, rows = go(tmp_path / "limited", site, sitemaps=True, max_pages=3)
+    assert {path for path, row in rows.items() if row.get("status") == 200} == {"/", "/1", "/2"} and numbers["beyond_limits"] == 1
+
+
+def test_the_usual_place_of_a_sitemap_is_tried_and_may_be_empty_or_hostile(serve: Any, tmp_path: Path) -> None:
+    entities = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    laughs = f'<!DOCTYPE x [<!ENTITY e0 "http://a.test/">{entities}]><urlset><url><loc>&e9;</loc></url></urlset>'
+    site = serve({"/": page(), "/1": page(), "/sitemap.xml": (302, {"Location": "/real.xml"}, b"")})
+    site.pages["/real.xml"] = (200, {"Content-Type": "text/xml"}, sitemap_of("url", site.url + "/1"))
+    assert go(tmp_path / "usual", site, sitemaps=True)[0]["pages"] == 2
+    site.pages["/real.xml"] = (200, {"Content-Type": "text/xml"}, laughs.encode())
+    assert go(tmp_path / "laughs", site, sitemaps=True)[0]["pages"] == 1
+    site.pages["/sitemap.xml"] = (200, {"Content-Type": "application/xml", "Content-Encoding": "gzip"}, gzip.compress(bytes(50_000_000)))
+    numbers, rows = go(tmp_path / "bomb", site, sitemaps=True)
+    assert numbers["pages"] == 1 and list(rows) == ["/"]
+    del site.pages["/sitemap.xml"]
+    assert list(go(tmp_path / "none", site, sitemaps=True)[1]) == ["/"]
+
+
+# A server that means harm
+
+
+BOMB = gzip.compress(bytes(100_000_000))
+
+
+def hostile(connection: socket.socket, path: str, origin: str) -> None:
+    """Answer a request in a way that no client hopes for."""
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\n"
+    send = connection.sendall
+    if path in ("/no-headers", "/drip", "/drip-headers"):
+        send({"/no-headers": b"", "/drip": head + b"Content-Length: 100000\r\n\r\n", "/drip-headers": b"HTTP/1.1 200 OK\r\nX: "}[path])
+        for _ in range(200):
+            time.sleep(0.1)
+            if path != "/no-headers":
+                send(b"x")
+    elif path == "/endless":
+        send(head + b"\r\n")
+        while True:
+            send(b"<p>more</p>" * 1000)
+    elif path == "/endless-headers":
+        send(b"HTTP/1.1 200 OK\r\n")
+        for n in range(100_000):
+            send(b"X-%d: %s\r\n" % (n, b"y" * 1000))
+    elif path.startswith("/calendar"):
+        day = int(path.rpartition("/")[2])
+        links = f'<a href="/calendar/{day + 1}">next</a><a href="{path}/x/{day + 1}">deeper</a>'.encode()
+        send(head + b"Content-Length: %d\r\n\r\n" % len(links) + links)
+    elif path == "/line":
+        body = b"<p>" + b"word " * 400_000
+        send(head + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+    elif path == "/bomb":
+        send(head + b"Content-Encoding: gzip\r\nContent-Length: %d\r\n\r\n" % len(BOMB) + BOMB)
+    else:
+        answers = {
+            "/robots.txt": b"HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n",
+            "/chunks": head + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n<p>broken",
+            "/cut-chunks": head + b"Transfer-Encoding: chunked\r\n\r\n1000\r\n<p>cut off",
+            "/longer": head + b"Content-Length: 1000\r\n\r\n<p>shorter than it says",
+            "/shorter": head + b"Content-Length: 5\r\n\r\n<p>ab and much more than it says",
+            "/negative": head + b"Content-Length: -5\r\n\r\n<p>x",
+            "/not-http": b"SSH-2.0-OpenSSH_9.6\r\n",
+            "/binary": bytes(range(256)) * 10,
+            "/nothing": b"",
+            "/lies": b"HTTP/1.1 200 OK\r\nContent-Type: text/html; charset=no-such\r\nContent-Length: 8\r\n\r\n\x89PNG\r\n\x1a\n",
+            "/not-gzip": head + b"Content-Encoding: gzip\r\nContent-Length: 5\r\n\r\nplain",
+            "/self": b"HTTP/1.1 301 Moved\r\nLocation: /self\r\nContent-Length: 0\r\n\r\n",
+            "/nowhere": b"HTTP/1.1 302 Found\r\nLocation: http://[bad\r\nContent-Length: 0\r\n\r\n",
+            "/status": b"HTTP/1.1 999 What\r\nContent-Type: text/html\r\nContent-Length: 1\r\n\r\nx",
+            "/fine": head + b"Content-Length: 7\r\n\r\n<p>fine",
+        }
+        links = [
+            *(set(answers) - {"/robots.txt"}),
+            "/no-headers",
+            "/drip",
+            "/drip-headers",
+            "/endless",
+            "/endless-headers",
+            "/calendar/0",
+            "/line",
+            "/bomb",
+        ]
+        index = page(*links).encode()
+        answers["/"] = head + b"Content-Length: %d\r\n\r\n" % len(index) + index
+        if found := re.fullmatch(r"/hop/(\d+)", path):
+            answers[path] = b"HTTP/1.1 302 Found\r\nLocation: /hop/%d\r\nContent-Length: 0\r\n\r\n" % (int(found[1]) + 1)
+        send(answers[path])
+
+
+@pytest.fixture
+def villain() -> Iterator[str]:
+    """The address of a server that answers by `hostile`, each request on a connection of its own."""
+    listening = socket.create_server(("127.0.0.1", 0))
+    origin = f"http://127.0.0.1:{listening.getsockname()[1]}"
+
+    def serve_one(connection: socket.socket) -> None:
+        with connection, contextlib.suppress(OSError):
+            request = connection.recv(65536).decode("latin-1")
+            if request:
+                hostile(connection, request.split(" ")[1], origin)
+
+    def serve_all() -> None:
+        with contextlib.suppress(OSError):
+            while True:
+                threading.Thread(target=serve_one, args=(listening.accept()[0],), daemon=True).start()
+
+    threading.Thread(target=serve_all, daemon=True).start()
+    yield origin
+    listening.close()
+
+
+def test_a_hostile_server_costs_its_own_pages_and_nothing_else(villain: str, tmp_path: Path) -> None:
+    seeds = [villain + "/", villain + "/hop/0"]
+    numbers, rows = go(tmp_path, None, seeds=seeds, timeout=2.0, retries=0, max_depth=4, max_bytes=1_000_000, concurrency=16)
+    reasons = {path: row["reason"] for path, row in rows.items() if "reason" in row}
+    refused = {path: reason for path, reason in reasons.items() if reason.startswith("cannot fetch: ")}
+    # A hundred megabytes of headers: whether Twisted's limit or the clock ends it depends on the machine.
+    assert refused.pop("/endless-headers", "timeout") and reasons.pop("/endless-headers")
+    assert refused.keys() == {"/binary", "/not-http", "/negative", "/nothing"} and "Failure" not in str(refused)
+    assert {path: reason for path, reason in reasons.items() if path not in refused} == {
+        **dict.fromkeys(["/no-headers", "/drip", "/drip-headers"], "timeout"),
+        **dict.fromkeys(["/chunks", "/cut-chunks", "/longer"], "the connection broke off"),
+        **dict.fromkeys(["/endless", "/line"], "more than 1000000 bytes"),
+        **dict.fromkeys(["/bomb", "/not-gzip"], "unreadable encoding, or more than 1000000 bytes"),
+        "/hop/11": "more than 10 redirects", "/nowhere": "HTTP 302 to no address", "/status": "HTTP 999",
+    }  # fmt: skip
+    assert {path for path, row in rows.items() if "location" in row} == {"/self", *(f"/hop/{n}" for n in range(11))}
+    # /calendar/0 lies at depth 1, and n pages at depth n: the next day and n - 1 deeper ones. 1 + 2 + 3 + 4 = 10; the 5 of depth 5 are beyond.
+    calendar = [path for path in rows if path.startswith("/calendar")]
+    assert len(calendar) == 10 and all(rows[path]["status"] == 200 for path in [*calendar, "/", "/fine", "/shorter", "/lies"])
+    assert (numbers["pages"], numbers["redirected"], numbers["failed"], numbers["beyond_limits"]) == (14, 12, len(reasons) + 1, 5)
+    out = tmp_path / "documents"
+    kept = extract(tmp_path, out=out, cfg=ExtractConfig(workers=1))
+    assert {re.sub(r"https?://[^/]*", "", row["url"]) for row in documents.read(out)} >= {"/fine"} and kept["documents"] + kept["rejected"] >= 14

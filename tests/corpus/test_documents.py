@@ -10,7 +10,7 @@ import pytest
 
 from bessemer.corpus import documents
 from bessemer.corpus.dedup.near import DedupConfig
-from bessemer.corpus.filters.rules import CleanConfig
+from bessemer.corpus.filters.text import CleanConfig
 from bessemer.stages.clean import clean
 from bessemer.stages.dedup import dedup
 from bessemer.stages.tokenizer import TokenizerConfig, tokenizer
@@ -140,9 +140,9 @@ def test_a_dataset_from_elsewhere_goes_the_whole_way(tmp_path: Path) -> None:
     dedup(tmp_path / "clean", out=tmp_path / "dedup", cfg=DedupConfig(workers=1, near=False, lines=False))
     assert [row["id"] for row in documents.read(tmp_path / "dedup")] == [row["id"] for row in rows]
     (tmp_path / "tokenizer").mkdir()
-    tokenizer(tmp_path / "dedup", out=tmp_path / "tokenizer", cfg=TokenizerConfig(vocab=300))
+    tokenizer((tmp_path / "dedup",), out=tmp_path / "tokenizer", cfg=TokenizerConfig(vocab=300))
     (tmp_path / "tokens").mkdir()
-    numbers = tokens(tmp_path / "dedup", tmp_path / "tokenizer", out=tmp_path / "tokens", cfg=TokensConfig(held_out=0.5))
+    numbers = tokens((tmp_path / "dedup",), tmp_path / "tokenizer", out=tmp_path / "tokens", cfg=TokensConfig(held_out=0.5))
     assert 15 <= numbers["val_documents"] <= 45 and numbers["val_documents"] + numbers["train_documents"] == 60
 
 

@@ -30,7 +30,7 @@ def text(content: str) -> str:
 def test_paragraphs_lists_and_tables() -> None:
     html = """<main><h1>Head</h1><p>One<br>two.</p><ul><li>first<li>second<ol><li>inner</ol></ul>
     <table><tr><th>Key<th>Value<tr><td>a<td>1</table><p>End</p></main>"""
-    assert text(html) == "Head\n\nOne\ntwo.\n\n  • first\n  • second\n    1. inner\nKey | Value\na | 1\n\nEnd"
+    assert text(html) == "Head\n\nOne\ntwo.\n\n  • first\n  • second\n    1. inner\n\nKey | Value\na | 1\n\nEnd"
 
 
 def test_code_is_verbatim() -> None:
@@ -67,12 +67,12 @@ def test_pydoc_layout_tables_leave_no_trace() -> None:
 
 def test_navigation_is_left_out_and_can_be_kept() -> None:
     html = page(f'<nav><a href="/">Menu</a></nav><main><p>{PROSE * 3}</p></main><footer>Imprint</footer>', "  A\n title ")
-    assert text_of(html) == ("A title", (PROSE * 3).strip())
+    assert text_of(html) == ("A title", (PROSE * 3).strip(), "")
     kept = text_of(html, main_content=False)[1]
     assert "Menu" in kept and "Imprint" in kept
 
 
-def test_marks_in_the_page_itself_are_dropped() -> None:
+def test_icons_are_dropped() -> None:
     assert text("<p>a\ue001\ue0feb</p><p>c\uf101d</p>") == "ab\n\ncd"
 
 

@@ -254,10 +254,10 @@ def test_choices_offer_nothing_that_is_trained_on(tmp_path: Path) -> None:
 def test_validation_documents_give_no_training_rows(tmp_path: Path) -> None:
     _, before = make(tmp_path, "before", heldout=0.3)
     unseen = {f"http://x.test/lib{m}.html" for m in range(20)}
-    (tmp_path / "tokens").mkdir()
-    with pytest.raises(FileNotFoundError, match="holds no val_documents.txt"):
+    (tmp_path / "tokens" / "docs").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match="holds no DOMAIN/val_documents.txt"):
         make(tmp_path, "bad")
-    names = (tmp_path / "tokens" / "val_documents.txt").write_text
+    names = (tmp_path / "tokens" / "docs" / "val_documents.txt").write_text
     names("".join(documents.identifier(url) + "\n" for url in sorted(unseen)))
     numbers, after = make(tmp_path, "after", heldout=0.3)
     assert numbers["held_out_documents"] == 20

@@ -3,6 +3,9 @@
 import gzip
 import io
 import random
+import re
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -168,14 +171,114 @@ def test_a_gzip_bomb_is_cut_at_the_limit(tmp_path: Path) -> None:
     assert [p.url[-1] for p in found] == list("0189234")
 
 
-def test_files(tmp_path: Path) -> None:
-    for name in ("b/2.warc", "a/1.warc.gz", "run/3.warc.gz", "x.txt", "y.warc.gz.open"):
-        (tmp_path / name).parent.mkdir(exist_ok=True)
-        (tmp_path / name).write_text("")
-    assert [p.name for p in warc.files(tmp_path)] == ["1.warc.gz", "2.warc"]
-    assert warc.files(tmp_path / "b/2.warc") == [tmp_path / "b/2.warc"]
-    with pytest.raises(ValueError, match=r"run2 holds no WARC files \(\*.warc, \*.warc.gz\)"):
-        (tmp_path / "run2").mkdir()
-        warc.files(tmp_path / "run2")
-    with pytest.raises(FileNotFoundError, match="nowhere does not exist"):
-        warc.files(tmp_path / "nowhere")
+def lying(length: int) -> bytes:
+    """Record 2 with another Content-Length than is true."""
+    whole = record("http://example.org/2", body(2))
+    said = int(whole.partition(b"Content-Length: ")[2].partition(b"\r")[0])
+    return whole.replace(b"Content-Length: %d\r\n" % said, b"Content-Length: %d\r\n" % (said + length), 1)
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("length", [40, 700, 100_000, 10**15])
+def test_a_record_that_says_it_is_longer_takes_nothing_from_the_next(tmp_path: Path, packed: bool, length: int) -> None:
+    records = [*five()[:2], lying(length), *five()[3:]]
+    records = members(records) if packed else records
+    pages, problems = read(tmp_path, b"".join(records))
+    assert pages == [0, 1, 3, 4]
+    assert [(p.offset, "Content-Length is wrong" in p.reason) for p in problems] == [(len(b"".join(records[:2])), True)]
+
+
+def test_a_length_that_covers_the_next_record_exactly_is_found(tmp_path: Path) -> None:
+    """Nothing would look odd to the parser: record 2 ends where record 3 does."""
+    pages, problems = read(tmp_path, b"".join(members([*five()[:2], lying(len(five()[3])), *five()[3:]])))
+    assert pages == [0, 1, 3, 4] and len(problems) == 1
+
+
+@pytest.mark.parametrize("packed", [True, False])
+@pytest.mark.parametrize("length", [b"-5", b"ten", b"9" * 30, b""])
+def test_a_length_that_is_no_number_costs_one_page(tmp_path: Path, packed: bool, length: bytes) -> None:
+    bad = re.sub(rb"(?m)^Content-Length: [0-9]+\r\n", b"Content-Length: %s\r\n" % length if length else b"", five()[2], count=1)
+    records = [*five()[:2], bad, *five()[3:]]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(members(records) if packed else records))
+    found = list(warc.read(tmp_path / "a.warc.gz", LIMIT))
+    assert [p.url[-1] for p in found if isinstance(p, warc.Page) and p.status == 200] == list("0134")
+    assert len(found) == 5  # a problem, or a page without an answer in it
+
+
+@pytest.mark.parametrize(
+    ("http", "status"),
+    [
+        (b"HTTP/2 200\r\ncontent-type: text/html\r\n\r\n<p>x", 200),
+        (b":status: 200\r\ncontent-type: text/html\r\n\r\n<p>x", 200),
+        (b"HTTP/1.1 200 OK\r\n:path: /\r\nContent-Type: text/html\r\n\r\n<p>x", 200),
+        (b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<p>x", 200),
+        (b"HTTP/1.1 0 \r\nContent-Type: text/html\r\n\r\n<p>x", 0),
+        (b"<p>no answer at all", 0),
+        (b"", 0),
+        (b"HTTP/1.1 200 OK\r\nX: " + b"y" * 1_000_000 + b"\r\nContent-Type: text/html\r\n\r\n<p>x", 200),
+    ],
+)
+def test_strange_answers(tmp_path: Path, http: bytes, status: int) -> None:
+    head = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://example.org/s\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n"
+    records = [*five()[:2], head % len(http) + http + b"\r\n\r\n", *five()[2:]]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(members(records)))
+    found = [p for p in warc.read(tmp_path / "a.warc.gz", LIMIT) if isinstance(p, warc.Page)]
+    assert [p.url[-1] for p in found] == list("01s234")
+    assert found[2].status == status and (status == 0 or (found[2].content_type, found[2].body) == ("text/html", b"<p>x"))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_headers_with_bare_line_feeds(tmp_path: Path, packed: bool) -> None:
+    head = b"WARC/1.0\nWARC-Type: response\nWARC-Target-URI: http://example.org/s\nContent-Type: application/http\nContent-Length: %d\n\n"
+    http = b"HTTP/1.1 200 OK\nContent-Type: text/html\n\n<p>x"
+    records = [*five()[:2], head % len(http) + http + b"\n\n", *five()[2:]]
+    (tmp_path / "a.warc.gz").write_bytes(b"".join(members(records) if packed else records))
+    assert [p.url[-1] for p in warc.read(tmp_path / "a.warc.gz", LIMIT)] == list("01s234")
+
+
+@pytest.mark.parametrize("url", ["http://example.org/a b", "http://example.org/日本", "http://example.org/" + "x" * 65_536])
+def test_strange_urls_are_kept(tmp_path: Path, url: str) -> None:
+    (tmp_path / "a.warc.gz").write_bytes(gzip.compress(record(url, b"<p>x")))
+    (page,) = warc.read(tmp_path / "a.warc.gz", LIMIT)
+    assert page.url == url
+
+
+def test_texts_of_others_are_told_apart_and_revisits_left_out(tmp_path: Path) -> None:
+    buffer = io.BytesIO()
+    writer = WARCWriter(buffer, gzip=True)
+    writer.write_record(writer.create_warc_record("http://example.org/t", "conversion", io.BytesIO("Grüße".encode()), warc_content_type="text/plain"))
+    http = StatusAndHeaders("304 Not Modified", [], protocol="HTTP/1.1")
+    writer.write_record(writer.create_revisit_record("http://example.org/r", "sha1:X", "http://example.org/t", "2020-01-01T00:00:00Z", http))
+    (tmp_path / "a.warc.wet.gz").write_bytes(buffer.getvalue())
+    (page,) = warc.read(tmp_path / "a.warc.wet.gz", LIMIT)
+    assert isinstance(page, warc.Page) and (page.record, page.content_type, page.body.decode()) == ("conversion", "text/plain", "Grüße")
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_arc_files_are_named(tmp_path: Path, packed: bool) -> None:
+    arc = b"filedesc://old.arc 0.0.0.0 19990101000000 text/plain 76\n1 0 InternetArchive\nURL IP-address Archive-date Content-type Archive-length\n"
+    (tmp_path / "old.arc.gz").write_bytes(gzip.compress(arc) if packed else arc)
+    (problem,) = warc.read(tmp_path / "old.arc.gz", LIMIT)
+    assert isinstance(problem, warc.Problem) and "an ARC file" in problem.reason
+
+
+MEASURE = """
+import resource, sys
+from pathlib import Path
+from bessemer.corpus.sources import warc
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+print(*[len(page.body) for page in warc.read(Path(sys.argv[1]), 1_000_000)], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before)
+"""
+
+
+@pytest.mark.parametrize("headers", [b"gzip", b"gzip, gzip"])
+def test_a_bomb_within_a_page_is_never_unpacked_as_a_whole(tmp_path: Path, headers: bytes) -> None:
+    """500 MB behind one or two content encodings, in a record of half a megabyte and of 2 kB."""
+    press = zlib.compressobj(9, zlib.DEFLATED, 31)
+    bomb = b"".join(press.compress(bytes(1 << 24)) for _ in range(30)) + press.flush()
+    bomb = gzip.compress(bomb) if b"," in headers else bomb
+    http = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Encoding: %s\r\n\r\n" % headers + bomb
+    head = b"WARC/1.0\r\nWARC-Type: response\r\nWARC-Target-URI: http://a.test/\r\nContent-Type: application/http\r\nContent-Length: %d\r\n\r\n"
+    (tmp_path / "a.warc.gz").write_bytes(gzip.compress(head % len(http) + http + b"\r\n\r\n"))
+    said = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path / "a.warc.gz")], capture_output=True, text=True, check=True).stdout.split()
+    assert said[0] == "1000001" and int(said[1]) < 50_000  # kB

@@ -9,7 +9,7 @@ import torch
 from bessemer.core import artifact
 from bessemer.core import recipe as recipes
 from bessemer.corpus import documents as store
-from bessemer.eval import answer, measure, overlap
+from bessemer.eval import answer, exhibits, measure, overlap
 from bessemer.eval.scores import spread
 from bessemer.model import weights
 from bessemer.model.config import ModelConfig
@@ -29,8 +29,8 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
     rows = [{"id": store.identifier(f"u{i:03}"), "url": f"u{i:03}", "title": "t", "text": text, "source": "w:0"} for i, text in enumerate(TEXTS)]
     store.write(store.shard(root / "documents", 0), rows)
     for name, inputs, cfg in [
-        ("tokenizer", {"documents": root / "documents"}, {"vocab": 300}),
-        ("tokens", {"documents": root / "documents", "tokenizer": root / "tokenizer"}, {"held_out": 0.4}),
+        ("tokenizer", {"documents": (root / "documents",)}, {"vocab": 300}),
+        ("tokens", {"documents": (root / "documents",), "tokenizer": root / "tokenizer"}, {"held_out": 0.4}),
     ]:
         stage = find(name)
         artifact.make(stage, inputs, stage.config(**cfg), root / name)
@@ -77,7 +77,7 @@ def test_scores_answers_and_differences(world: Path, tmp_path: Path) -> None:
     change = next(row for row in found["differences"] if row["metric"] == "bits_per_byte")
     assert change["value"] == pytest.approx(numbers["sft.bits_per_byte"] - numbers["base.bits_per_byte"], abs=2e-6)
     # Random weights know nothing: about log2(300) bits a token.
-    file = measure.token_file.load(world / "tokens", "val", 300)
+    file = measure.token_file.load(world / "tokens" / "documents", "val", 300)
     assert numbers["base.bits_per_byte"] == pytest.approx(8.23 * len(file.ids) / file.lengths.sum(), rel=0.05)
     rows = [json.loads(line) for line in (tmp_path / "answers.jsonl").read_text().splitlines()]
     assert len(rows) == 12 and rows[3]["prompt"][0]["role"] == "user"
@@ -96,6 +96,37 @@ def test_the_same_input_gives_the_same_bytes_also_after_a_kill(world: Path, tmp_
     assert (cut / "run" / "base.text.json").stat().st_mtime_ns == kept  # not done twice
     for name in ("scores.json", "answers.jsonl"):
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_contaminated_questions_are_also_scored_apart(world: Path, tmp_path: Path) -> None:
+    """Of 30 held-out questions every second is contaminated, of the choices none; the parts make up the whole."""
+    judged = tmp_path / "judged"
+    (judged / "split").mkdir(parents=True)
+    rows = [{"item": f"heldout/h{i}", "contaminated": i % 2 == 0} for i in range(30)]
+    rows += [{"item": f"choice/c{i}", "contaminated": False} for i in range(30)]
+    name = f"{world.name}-dialogues"
+    (judged / "split" / f"{name}.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    (tmp_path / "out" / "run").mkdir(parents=True)
+    inputs = (world / "base", world / "sft"), world / "dialogues", world / "tokens", judged
+    numbers = evaluate(*inputs, out=tmp_path / "out", cfg=CFG)
+    scores = json.loads((tmp_path / "out" / "scores.json").read_text())["scores"]
+    by = {(row["model"], row["metric"], row["kind"]): row for row in scores}
+    clean, leaked = by["base", "rouge_l", "clean"], by["base", "rouge_l", "contaminated"]
+    picked = spread(list(range(30)), 12)
+    assert (clean["n"], leaked["n"]) == (sum(i % 2 for i in picked), sum(i % 2 == 0 for i in picked))
+    assert (clean["value"] * clean["n"] + leaked["value"] * leaked["n"]) / 12 == pytest.approx(numbers["base.rouge_l"], abs=1e-5)
+    assert by["sft", "choice", "clean"] == by["sft", "choice", "all"] | {"kind": "clean"}
+    assert ("sft", "choice", "contaminated") not in by and ("sft", "bits_per_byte", "clean") not in by
+    artifact.write_json(tmp_path / "out" / artifact.MANIFEST, {})
+    shown = exhibits.evaluation(tmp_path / "out", 1)
+    assert [kind["kind"] for kind in shown["kinds"]] == ["long", "short"]
+    assert [(row["label"], row["kind"], len(row["rows"])) for row in shown["split"]][:2] == [
+        ("exact match", "clean", 2),
+        ("exact match", "contaminated", 2),
+    ]
+    (judged / "split" / f"{name}.jsonl").rename(judged / "split" / "other.jsonl")
+    with pytest.raises(ValueError, match=f"has judged no benchmark {name} .it has: other"):
+        evaluate(*inputs, out=tmp_path / "out", cfg=CFG)
 
 
 def test_each_kind_of_model_is_asked_in_its_own_way(world: Path) -> None:

@@ -112,7 +112,9 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, token
     bpe.save(bpe.train(texts, 270), folder)
     tokenizer = Tokenizer.load(folder)
     rows = [(f"{i:016x}", len(text.encode()), tokenizer.encode(text)) for i, text in enumerate(texts)]
-    token_file.write(folder, "val", rows, tokenizer.vocab, tokenizer.end_of_text)
+    with token_file.Writer(folder, "val", tokenizer.vocab, tokenizer.end_of_text) as writer:
+        for row in rows:
+            writer.add(*row)
     return tokenizer, token_file.load(folder, "val", tokenizer.vocab)
 
 

@@ -20,15 +20,22 @@ packages = ["json", "textwrap", "heapq", "string", "shutil"]
 [crawl]
 site = "pages"
 [extract]
-[clean]
+[language]
 documents = "extract"
-[dedup]
+[clean]
+documents = "language"
+[filter]
 documents = "clean"
+preset = "documentation"
+[mask]
+documents = "filter"
+[dedup]
+documents = "mask"
 [tokenizer]
 documents = "dedup"
 vocab = 500
 [tokens]
-documents = "dedup"
+documents = ["dedup"]
 held_out = 0.2
 [base]
 stage = "pretrain"
@@ -65,15 +72,21 @@ steps = 3
 batch = 4
 compile = false
 log_every = 1
+[leak]
+stage = "decontaminate"
+documents = "dedup"
+benchmarks = ["dialogues"]
+action = "flag"
 [evaluation]
 stage = "evaluate"
 models = ["base", "sft", "dpo"]
+contamination = "leak"
 questions = 12
 choices = 8
 text_tokens = 2000
 max_tokens = 6
 [report]
-corpus = ["crawl", "extract", "clean", "dedup"]
+corpus = ["crawl", "extract", "language", "clean", "filter", "mask", "dedup"]
 tokenizer = "tokenizer"
 models = ["base", "sft", "dpo"]
 dialogues = "dialogues"
@@ -81,7 +94,7 @@ preferences = "preferences"
 evaluation = "evaluation"
 answers = 4
 """
-ORDER = ("pages", "crawl", "extract", "clean", "dedup", "tokenizer", "tokens", "base", "dialogues", "sft", "preferences", "dpo", "evaluation")
+ORDER = tuple(re.findall(r"^\[(\w+)\]", RECIPE, re.MULTILINE))[:-1]  # all but the report itself
 
 
 @pytest.fixture(scope="module")
@@ -141,6 +154,7 @@ def test_every_section_shows_what_was_made(page: str, made: dict[str, Path]) -> 
     for section in ("answers", "scores", "corpus", "tokenizer", "training", "dialogues", "preferences", "lineage"):
         assert f'<section id="{section}">' in page and f'href="#{section}"' in page
     scores = exhibits.evaluation(made["evaluation"], 4)
+    assert "What the training text holds of the questions" in page and {row["kind"] for row in scores["split"]} >= {"contaminated"}
     for row in scores["metrics"][0]["rows"]:  # bits per byte of each model
         assert f"{row['value']:.3f}" in page
     assert page.count('class="talk"') == 4 + len(exhibits.dialogues(made["dialogues"])["kinds"]) + 6
@@ -150,7 +164,7 @@ def test_every_section_shows_what_was_made(page: str, made: dict[str, Path]) -> 
 
 
 def test_what_was_refused_is_counted_and_shown(made: dict[str, Path]) -> None:
-    for name in ("extract", "clean", "dedup"):
+    for name in ("extract", "filter", "dedup"):
         shown = exhibits.corpus_stage(made[name], 2)
         rows = list(store.rejected(made[name]))
         assert (shown["kept"], shown["refused_total"]) == (store.count(made[name]), len(rows))
@@ -158,7 +172,7 @@ def test_what_was_refused_is_counted_and_shown(made: dict[str, Path]) -> None:
             reason: sum(row["reason"] == reason for row in rows) for reason in {row["reason"] for row in rows}
         }
         assert all(1 <= len(reason["examples"]) <= 2 for reason in shown["refused"])
-    assert sum(exhibits.corpus_stage(made[name], 2)["refused_total"] for name in ("extract", "clean")) > 0
+    assert sum(exhibits.corpus_stage(made[name], 2)["refused_total"] for name in ("extract", "filter")) > 0
 
 
 def test_the_lineage_goes_back_to_the_pages(page: str, made: dict[str, Path]) -> None:
@@ -169,7 +183,7 @@ def test_the_lineage_goes_back_to_the_pages(page: str, made: dict[str, Path]) ->
 
 
 def test_the_same_artifacts_give_the_same_bytes(page: str, made: dict[str, Path], tmp_path: Path) -> None:
-    corpus = tuple(made[name] for name in ("crawl", "extract", "clean", "dedup"))
+    corpus = tuple(made[name] for name in ("crawl", "extract", "language", "clean", "filter", "mask", "dedup"))
     models = tuple(made[name] for name in ("base", "sft", "dpo"))
     rest = [made[name] for name in ("tokenizer", "dialogues", "preferences", "evaluation")]
     report(corpus, rest[0], models, *rest[1:], out=tmp_path, cfg=ReportConfig(answers=4))
@@ -182,7 +196,7 @@ def test_a_report_of_one_part_has_only_that(made: dict[str, Path], tmp_path: Pat
     assert Outline(html).open == []
     assert 'id="training"' in html and 'id="scores"' not in html and 'id="corpus"' not in html
     assert "<h1>A &lt;base&gt; &amp; more</h1>" in html
-    assert numbers["stages"] == 8 and numbers["figures"] == html.count("<svg")
+    assert numbers["stages"] == len(artifact.ancestors(made["base"])) == 11 and numbers["figures"] == html.count("<svg")
 
 
 def test_pages_cannot_inject_markup(tmp_path: Path) -> None:

@@ -19,8 +19,10 @@ from protego import Protego
 from w3lib.encoding import html_to_unicode
 from w3lib.url import safe_url_string
 
+from bessemer.corpus.crawl import sitemap
 from bessemer.corpus.crawl.journal import Answer
 
+REDIRECTS = (301, 302, 303, 307, 308)
 HOPS = 10  # redirects followed in a row
 LONGEST_URL = 2000  # beyond it a site is usually building its links in a circle
 SITES_AT_ONCE = 64
@@ -43,6 +45,7 @@ class Limits:
     allow_private: bool
     concurrency: int
     user_agent: str
+    sitemaps: bool = False  # also take the pages that the sitemaps of the seeds' sites list, as if a seed linked to them
     trusted: tuple[str, ...] = ()  # sites that may lie at a private address all the same
 
 
@@ -119,10 +122,40 @@ async def walk(seeds: Iterable[str], limits: Limits, fetch: Fetch, state: Crawl)
                 break
         for url in wave:
             state.rows[url] = {"url": url, "reason": f"more than {HOPS} redirects"}
+        if depth == 0 and limits.sitemaps:
+            await _list(sites & state.robots.keys(), state, limits, fetch)
         level = {url for url in state.found - state.rows.keys() if _inside(url, sites, limits, state)}
         if not level:
             break
     state.beyond = (state.beyond | level) - state.rows.keys()
+
+
+async def _list(sites: set[str], state: Crawl, limits: Limits, fetch: Fetch) -> None:
+    """Note the pages that the sitemaps of `sites` list, and the sitemaps that cannot be read, but for one that nobody promised."""
+    for site in sorted(sites):
+        rules = state.robots[site]
+        if isinstance(rules, str):
+            continue
+        named = list(rules.sitemaps) or [f"{site}/sitemap.xml"]
+        delay = rules.crawl_delay(limits.user_agent) or 0.0
+
+        async def read(url: str, site: str = site, delay: float = delay) -> Answer | str:
+            for _ in range(HOPS):
+                if site_of(url) != site:
+                    return "on another site"
+                answer = await fetch(url, delay)
+                if isinstance(answer, str) or answer.status not in REDIRECTS:
+                    return answer
+                url = normalised(answer.header("Location"), url)
+            return f"more than {HOPS} redirects"
+
+        def full(pages: set[str], site: str = site, rules: Protego = rules) -> bool:
+            return sum(site_of(url) == site and rules.can_fetch(url, limits.user_agent) for url in pages) >= limits.max_pages
+
+        found, failed = await sitemap.pages(named, read, normalised, full, limits.max_bytes)
+        state.found |= found
+        promised = {normalised(url) for url in rules.sitemaps}
+        state.rows |= {url: {"url": url, "reason": reason} for url, reason in failed.items() if url in promised or url not in map(normalised, named)}
 
 
 def _inside(url: str, sites: set[str], limits: Limits, state: Crawl) -> bool:
@@ -190,9 +223,9 @@ def described(url: str, answer: Answer | str, max_bytes: int) -> tuple[Row, set[
     if isinstance(answer, str):
         return {"url": url, "reason": answer}, set()
     row: Row = {"url": url, "status": answer.status}
-    if answer.status in (301, 302, 303, 307, 308):
+    if answer.status in REDIRECTS:
         target = normalised(answer.header("Location"), url) if answer.header("Location") else ""
-        return row | {"location": target}, {target} - {""}
+        return (row | {"location": target}, {target}) if target else (row | {"reason": f"HTTP {answer.status} to no address"}, set())
     body, kind = answer.decoded(max_bytes), answer.header("Content-Type")
     if body is None:
         return row | {"reason": f"unreadable encoding, or more than {max_bytes} bytes"}, set()
@@ -213,7 +246,7 @@ async def _rules(site: str, limits: Limits, fetch: Fetch) -> Protego | str:
         answer = await fetch(url, 0.0)
         if isinstance(answer, str):
             return answer if answer.startswith("cannot") else f"robots.txt: {answer}"
-        if answer.status in (301, 302, 303, 307, 308) and (target := normalised(answer.header("Location"), url)):
+        if answer.status in REDIRECTS and (target := normalised(answer.header("Location"), url)):
             if not limits.allow_private and site_of(target) not in limits.trusted and private_address(site_of(target)):
                 break
             url = target

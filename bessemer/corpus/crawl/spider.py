@@ -8,6 +8,7 @@ import asyncio
 import json
 import logging
 import os
+import re
 import sys
 import threading
 import time
@@ -22,11 +23,12 @@ from scrapy.crawler import AsyncCrawlerProcess
 
 from bessemer.core import jsonl
 from bessemer.core.artifact import RUN, write_json
-from bessemer.corpus.crawl import order
+from bessemer.corpus.crawl import order, sitemap
 from bessemer.corpus.crawl.journal import Answer, Journal
 
 WANTED = ("text/", "application/xhtml+xml", "application/xml")
 SAY_EVERY = 0.5  # seconds
+TWISTED = re.compile(r"\[<twisted\.python\.failure\.Failure (?:\w+\.)*(\w+): (.*)>\]")  # how it wraps what went wrong
 FAILURES = {
     exceptions.CannotResolveHostError: "cannot resolve the host name",
     exceptions.DownloadConnectionRefusedError: "cannot connect: refused",
@@ -60,7 +62,7 @@ class PageSpider(scrapy.Spider):
     def look_at_headers(self, headers: Any, body_length: int, request: Any, spider: Any) -> None:
         """Do not download pictures and archives."""
         kind = (headers.get("Content-Type") or b"text/html").decode("latin-1").strip().lower()
-        if not kind.startswith(WANTED):
+        if not kind.startswith(WANTED) and not sitemap.is_packed(request.url):
             raise exceptions.StopDownload(fail=False)
 
     async def start(self) -> AsyncIterator[Any]:
@@ -102,7 +104,7 @@ class PageSpider(scrapy.Spider):
         except exceptions.DownloadCancelledError:
             return f"more than {self.limits.max_bytes} bytes"
         except Exception as error:  # whatever it is, it is this page's trouble, not the crawl's
-            said = " ".join(str(error).split())[:200]
+            said = TWISTED.sub(r"\1: \2", " ".join(str(error).split()))[:200]
             return next((reason for kind, reason in FAILURES.items() if isinstance(error, kind)), f"cannot fetch: {type(error).__name__}: {said}")
         headers = tuple((k.decode("latin-1"), v.decode("latin-1")) for k, values in response.headers.items() for v in values)
         answer = Answer(url, response.status, headers, response.body)

@@ -1,185 +1,134 @@
-"""Rules that tell text from noise: each measures one number on a document and has a bound for it.
+"""The filters: named sets of rules with the bounds of their papers, presets of sets, and what happens to a document.
 
-After Gopher (Rae et al. 2021, A.1.1), C4 (Raffel et al. 2020, 2.2) and FineWeb (Penedo et al. 2024). Their bounds are for prose
-of the open web and throw away four fifths of technical documentation, with its signatures, tables and lists; the defaults
-here keep it. Where the original bound differs, the comment behind the field gives it.
+A rule is called `set.min_x` or `set.max_x`: it measures x and refuses a document below or above its bound. The name is the reason that
+refused documents carry, and the key by which a config gives another bound.
 """
 
-import re
-import unicodedata
-from collections.abc import Callable
-from dataclasses import dataclass
-from functools import cached_property
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import ClassVar, Literal, NamedTuple
 
-import numpy as np
-
-from bessemer.core.config import Count, Fraction, Whole, runtime
+from bessemer.core.config import Whole, runtime, unknown
 from bessemer.corpus import documents
 from bessemer.corpus.documents import Row
 from bessemer.corpus.each import Batch
+from bessemer.corpus.filters import c4, code, fineweb, gopher, readable
+from bessemer.corpus.filters.page import Page
+from bessemer.corpus.filters.table import Table
 
-WORD = re.compile(r"\w\S*\w|\w")
-# Invisible, and no part of any spelling: zero-width space, direction marks, word joiner, byte order mark, soft hyphen.
-INVISIBLE = re.compile("[\u200b\u200e\u200f\u2060\ufeff\u00ad\u202a-\u202e]")
-CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-BREAK = re.compile("\r\n?|[\u2028\u2029\x85]")
-UNREADABLE = re.compile("[\ufffd\ue000-\uf8ff\x00-\x08\x0e-\x1f\x7f-\x9f]")
-NOTICE = re.compile(
-    r"lorem ipsum|(enable|requires?|without|turn on) javascript|javascript (is|must be|has been)? ?(disabled|enabled|required|not)"
-    r"|(accept|use[sd]?|about) (all )?cookies|cookie policy|terms of (use|service)|privacy policy|all rights reserved"
-)
-NOTICE_WORDS = ("lorem ipsum", "javascript", "cookie", "terms of", "privacy policy", "rights reserved")  # one is in each notice
-ERROR_PAGE = re.compile(
-    r"^\W*(error\W*)?(400|401|403|404|405|410|429|500|502|503|504)\b(?!\W*\d)|(page|file|url|document) (was )?not found|access (is )?denied"
-    r"|^\W*forbidden\b|internal server error|service unavailable|bad gateway|too many requests|^\W*not found\b",
-    re.IGNORECASE,
-)
-ERROR_WORDS = 150  # a page with more words than this is about errors, not one itself
-GRAM = 10  # words
+Measure = Callable[[Page, Mapping[str, float]], Iterator[tuple[str, float]]]
+Bounds = dict[str, dict[str, float]]  # set -> rule -> bound
+
+
+class Rules(NamedTuple):
+    """A set of rules: what measures them one after the other, and their bounds."""
+
+    measure: Measure
+    bounds: Mapping[str, float]
+
+
+SETS = {
+    "readable": Rules(readable.readable, readable.BOUNDS),
+    "gopher_repetition": Rules(gopher.repetition, gopher.REPETITION),
+    "gopher_quality": Rules(gopher.quality, gopher.QUALITY),
+    "c4": Rules(c4.c4, c4.BOUNDS),
+    "fineweb": Rules(fineweb.fineweb, fineweb.BOUNDS),
+    "code": Rules(code.code, code.BOUNDS),
+}
+
+# Sets in their order, and the bounds that differ from the papers'. The papers' are for prose of the open web: they throw away four fifths of
+# technical documentation, with its signatures, tables and lists.
+PRESETS: dict[str, tuple[tuple[str, ...], dict[str, float]]] = {
+    "web": (("gopher_repetition", "gopher_quality", "c4", "fineweb"), {"c4.min_end_marks": 0}),
+    "documentation": (
+        ("readable", "gopher_quality", "gopher_repetition"),
+        {
+            "gopher_quality.min_words": 20,
+            "gopher_quality.max_words": 1_000_000,
+            "gopher_quality.min_mean_word": 2,
+            "gopher_quality.max_mean_word": 25,  # a.dotted.name is one word
+            "gopher_quality.max_hashes": 0.3,
+            "gopher_quality.max_ellipses": 0.3,
+            "gopher_quality.max_bullet_lines": 0.95,
+            "gopher_quality.max_ellipsis_lines": 0.5,
+            "gopher_quality.min_alphabetic": 0.3,
+            "gopher_quality.min_stop_words": 0,
+            "gopher_repetition.max_repeated_paragraphs": 0.6,
+            "gopher_repetition.max_repeated_paragraph_text": 0.6,
+            "gopher_repetition.max_repeated_lines": 0.6,
+            "gopher_repetition.max_repeated_line_text": 0.6,
+            **{f"gopher_repetition.max_top_{n}_gram": 0.5 for n in (2, 3, 4)},
+            **{f"gopher_repetition.max_repeated_{n}_grams": 0.7 for n in (5, 6, 7, 8, 9, 10)},
+        },
+    ),
+    "code": (("readable", "code"), {"readable.max_notices": 1}),
+}
 
 
 @dataclass(frozen=True)
-class CleanConfig:
-    """The bounds of each rule. A document outside of any is refused, and kept in rejected/ with the rule and its measure."""
+class FilterConfig:
+    """What a document must be to stay."""
 
-    max_unreadable: Fraction = 0.01  # share of characters that are no text: controls, replacement and private-use characters
-    max_error_page: Fraction = 0.0  # 1 where title or first line say that the page is an error message
-    min_words: Whole = 20  # Gopher: 50
-    max_words: Count = 1_000_000  # Gopher: 100 000
-    max_notices: Fraction = 0.2  # share of lines with placeholder text, JavaScript, cookie or legal notices; C4: 0
-    min_mean_word: float = 2.0  # letters in a word, on average; Gopher: 3
-    max_mean_word: float = 25.0  # Gopher: 10; a.dotted.name is one word
-    min_alphabetic: Fraction = 0.4  # share of words with a letter in them; Gopher: 0.8, of words and symbols
-    max_symbols: Fraction = 0.3  # number signs and ellipses per word; Gopher: 0.1
-    max_bullets: Fraction = 0.95  # share of lines that start with a bullet; Gopher: 0.9
-    max_ellipses: Fraction = 0.5  # share of lines that end with an ellipsis; Gopher: 0.3
-    max_repeated_lines: Fraction = 0.6  # share of lines that stand in the document before; Gopher: 0.3
-    max_repeated_text: Fraction = 0.6  # share of characters in such lines; Gopher: 0.2
-    max_repeated_grams: Fraction = 0.7  # share of 10-word sequences that stand in the document before
+    preset: Literal["web", "documentation", "code"] = "web"  # web: as FineWeb did; documentation: lenient bounds; code: source files
+    # sets to apply instead, in order, with their papers' bounds: readable, gopher_repetition, gopher_quality, c4, fineweb, code
+    rules: tuple[str, ...] = ()
+    bounds: dict[str, float] = field(default_factory=dict)  # other bounds, by the rule's name: {"gopher_quality.min_words" = 30}; inf: none
+    all_rules: bool = False  # go on after the first broken rule, and count for each rule how many documents break it
     workers: Whole = runtime(0)  # processes; 0: one per core
 
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
-
-@dataclass(frozen=True)
-class Document:
-    """A document as the rules see it."""
-
-    title: str
-    raw: str  # before `normalised`
-    text: str  # after
-
-    @cached_property
-    def words(self) -> list[str]:
-        return WORD.findall(self.text)
-
-    @cached_property
-    def lines(self) -> list[str]:
-        return [stripped for line in self.text.split("\n") if (stripped := line.strip())]
+    def __post_init__(self) -> None:
+        for name in self.rules:
+            if name not in SETS:
+                raise ValueError(unknown("rules", name, list(SETS)))
+        known = [f"{name}.{rule}" for name, rules in bounds_of(self).items() for rule in rules]
+        for name in self.bounds:
+            if name not in known:
+                raise ValueError(unknown("bounds", name, known))
 
 
-def normalised(text: str) -> str:
-    """Composed characters (NFC), plain line ends, no control or invisible characters, no trailing space. Spelling is kept."""
-    text = CONTROL.sub("", BREAK.sub("\n", text))
-    if not text.isascii():
-        text = INVISIBLE.sub("", unicodedata.normalize("NFC", text)).replace("\xa0", " ")
-    return "\n".join(map(str.rstrip, text.split("\n"))).strip("\n")
+def bounds_of(cfg: FilterConfig) -> Bounds:
+    """The sets that a config asks for, in order, with the bounds that hold."""
+    sets, changed = (cfg.rules, {}) if cfg.rules else PRESETS[cfg.preset]
+    changed = changed | cfg.bounds
+    return {name: {rule: changed.get(f"{name}.{rule}", bound) for rule, bound in SETS[name].bounds.items()} for name in sets}
 
 
-def unreadable(d: Document) -> float:
-    return len(UNREADABLE.findall(d.raw)) / max(len(d.raw), 1)
+def broken(page: Page, bounds: Bounds) -> Iterator[tuple[str, float, float]]:
+    """(rule, measured value, bound) of each rule that the page breaks, in order; edits the page where a set edits lines."""
+    for name, bound in bounds.items():
+        for rule, value in SETS[name].measure(page, bound):
+            if value < bound[rule] if rule.startswith("min") else value > bound[rule]:
+                yield f"{name}.{rule}", value, bound[rule]
 
 
-def error_page(d: Document) -> float:
-    if len(d.words) > ERROR_WORDS:
-        return 0.0
-    return float(any(ERROR_PAGE.search(line) for line in (d.title, *d.lines[:2])))
+def described(rule: str, value: float, bound: float) -> str:
+    return f"{rule} {value:.4g} {'<' if '.min_' in rule else '>'} {bound:g}"
 
 
-def words(d: Document) -> float:
-    return len(d.words)
+def prepare(cfg: FilterConfig) -> Batch:
+    """What the stage does to a batch: the reason of a refused document, the column `words`, and the lines that rules took from a kept one."""
+    bounds, table = bounds_of(cfg), Table()
 
-
-def notices(d: Document) -> float:
-    lower = d.text.lower()
-    if not any(word in lower for word in NOTICE_WORDS):  # fifty times faster than the search, and true of most documents
-        return 0.0
-    return sum(bool(NOTICE.search(line)) for line in lower.split("\n")) / len(d.lines)
-
-
-def mean_word(d: Document) -> float:
-    return sum(map(len, d.words)) / max(len(d.words), 1)
-
-
-def alphabetic(d: Document) -> float:
-    return sum(word.isalpha() or any(map(str.isalpha, word)) for word in d.words) / max(len(d.words), 1)
-
-
-def symbols(d: Document) -> float:
-    return (d.text.count("#") + d.text.count("...") + d.text.count("…")) / max(len(d.words), 1)
-
-
-def bullets(d: Document) -> float:
-    return sum(line.startswith(("•", "‣", "◦", "- ", "* ")) for line in d.lines) / max(len(d.lines), 1)
-
-
-def ellipses(d: Document) -> float:
-    return sum(line.endswith(("...", "…")) for line in d.lines) / max(len(d.lines), 1)
-
-
-def repeated_lines(d: Document) -> float:
-    return (len(d.lines) - len(set(d.lines))) / max(len(d.lines), 1)
-
-
-def repeated_text(d: Document) -> float:
-    total = sum(map(len, d.lines))
-    return (total - sum(map(len, set(d.lines)))) / max(total, 1)
-
-
-def repeated_grams(d: Document) -> float:
-    if len(d.words) < 2 * GRAM:
-        return 0.0
-    numbers: dict[str, int] = {}
-    ids = np.fromiter((numbers.setdefault(word, len(numbers)) for word in d.words), np.uint64, len(d.words))
-    grams = np.zeros(len(ids) - GRAM + 1, np.uint64)
-    for k in range(GRAM):  # a polynomial hash modulo 2^64: two sequences collide once in 10^19 pairs
-        grams = grams * np.uint64(0x9E3779B97F4A7C15) + ids[k : len(ids) - GRAM + 1 + k] + np.uint64(1)
-    return 1 - len(np.unique(grams)) / len(grams)
-
-
-# In this order; the first that a document breaks is its reason. A rule's bounds are the fields called min_ and max_ and its name.
-MEASURES: tuple[Callable[[Document], float], ...] = (
-    *(unreadable, error_page, words, notices, mean_word, alphabetic, symbols),
-    *(bullets, ellipses, repeated_lines, repeated_text, repeated_grams),
-)
-
-
-def broken(document: Document, cfg: CleanConfig) -> tuple[str, float, float] | None:
-    """(field of the bound, measured value, bound) of the first rule that the document breaks, or None."""
-    for measure in MEASURES:
-        name, value = measure.__name__, measure(document)
-        low, high = getattr(cfg, f"min_{name}", None), getattr(cfg, f"max_{name}", None)
-        if low is not None and value < low:
-            return f"min_{name}", value, low
-        if high is not None and value > high:
-            return f"max_{name}", value, high
-    return None
-
-
-def cleaner(cfg: CleanConfig) -> Batch:
-    """What the stage does to a batch of documents; adds the column `words`."""
-
-    def clean(rows: list[Row]) -> list[Row]:
+    def work(rows: list[Row]) -> list[Row]:
         for row in rows:
-            document = Document(row.get("title") or "", row["text"], normalised(row["text"]))
-            row["words"] = len(document.words)
-            if found := broken(document, cfg):
-                reason, value, bound = found
-                detail = f"{value:.4g} {'<' if reason.startswith('min') else '>'} {bound:g}"
-                row |= {"reason": reason, "detail": detail, "value": float(value), "bound": float(bound)}
+            page = Page(row["text"], table, row.get("title") or "")
+            row["words"] = page.plain
+            if not row["text"].strip():
+                row |= {"reason": "empty", "detail": "no text"}
+            elif found := list(islice(broken(page, bounds), None if cfg.all_rules else 1)):
+                rule, value, bound = found[0]
+                row |= {"reason": rule, "detail": "; ".join(described(*each) for each in found), "value": float(value), "bound": float(bound)}
             else:
-                row["text"] = document.text
+                row |= {"text": page.text, "words": page.plain, "lines_removed": page.lines_removed}
         return rows
 
-    return clean
+    return work
+
+
+def rules_in(detail: str) -> list[str]:
+    """The rules that a refused document's `detail` names; none where it was refused for something else."""
+    names = [said.split(" ")[0] for said in detail.split("; ")]
+    return [name for name in names if name.split(".")[0] in SETS]

@@ -1,0 +1,17 @@
+"""Say which language each document is in, and keep only the languages wanted."""
+
+from pathlib import Path
+
+import pyarrow as pa
+
+from bessemer.corpus import each
+from bessemer.corpus.classify.language import LanguageConfig, detector
+
+
+def language(documents: Path, *, out: Path, cfg: LanguageConfig) -> dict[str, float]:
+    """The documents with columns `language` (ISO 639) and `language_score` (0 to 1, about how often such an answer is right).
+
+    rejected/ keeps the others, each with its language and score. ValueError for a code in `keep` that is none, or where nothing is left.
+    """
+    detector(cfg)  # a wrong code is an error now, not in a process of its own later
+    return each.apply("language", documents, out, detector, cfg, {"language": pa.string(), "language_score": pa.float64()})
