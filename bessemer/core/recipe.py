@@ -58,7 +58,10 @@ def load(path: Path, find: Callable[[str, str], Stage]) -> list[Step]:
 
 
 def _step(place: str, name: str, table: dict[str, Any], earlier: Mapping[str, Step], find: Callable[[str, str], Stage]) -> Step:
-    stage = find(table.pop("stage", name), place)
+    called = table.pop("stage", name)
+    if not isinstance(called, str):
+        raise ValueError(f"{place}.stage must be a name, not {called!r}")
+    stage = find(called, place)
     inputs = {key: _sources(place, key, stage, table.pop(key, None), earlier) for key in stage.inputs}
     allowed = [*stage.inputs, "stage"]
     for key in table:  # a misspelt input should not be answered with config fields alone
@@ -93,7 +96,7 @@ def _source(place: str, word: str, earlier: Mapping[str, Step]) -> Step | Path |
         return earlier[word]
     if word.startswith("hf://"):
         return word
-    if Path(word).exists():
+    if word and Path(word).exists():
         return Path(word)
     raise ValueError(f"{place}: {word!r} is neither an earlier table ({', '.join(earlier) or 'none'}) nor an existing file or folder")
 
@@ -194,7 +197,7 @@ def fetch(address: str) -> Path:
     except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
         raise ConnectionError(f"{address}: could not be downloaded: {str(error).splitlines()[0]}") from None
     if folder and not (found / folder).is_dir():
-        raise FileNotFoundError(f"{address}: the dataset {organisation}/{name} has no folder {folder}")
+        raise FileNotFoundError(f"{address}: {organisation}/{name} has no folder {folder}")
     return found / folder
 
 

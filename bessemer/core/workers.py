@@ -1,9 +1,12 @@
 """Work on many shards in several processes, each shard in a process of its own, so that a page which hangs or crashes a
 parser written in C takes no more than itself with it."""
 
+import contextlib
 import multiprocessing
 import os
+import select
 import signal
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
@@ -58,7 +61,7 @@ def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reach
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["__main__", function.__module__])
     waiting, finished = list(reversed(jobs)), 0.0
-    running: dict[Any, tuple[Any, Job, Any, Connection]] = {}
+    running: dict[Any, tuple[Any, Job, Any]] = {}  # by the pipe that says how it ended
     try:
         while waiting or running:
             while waiting and len(running) < (workers or cores()):
@@ -67,15 +70,14 @@ def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reach
                 process = context.Process(target=_child, args=(function, job, at, theirs), daemon=True)
                 process.start()
                 theirs.close()
-                running[process.sentinel] = (process, job, at, ours)
-            for sentinel in wait(list(running), timeout=0.2):
-                process, job, at, ours = running.pop(sentinel)
-                process.join()
-                if again := _outcome(process.exitcode or 0, job, at.value, ours):
+                running[ours] = (process, job, at)
+            for result in wait(list(running), timeout=0.2):
+                process, job, at = running.pop(result)
+                if again := _outcome(process, job, at, result):
                     waiting.append(again)
                 else:
                     finished += job.size
-            reached(finished + sum(min(at.value, job.size) for _, job, at, _ in running.values()))
+            reached(finished + sum(min(at.value, job.size) for _, job, at in running.values()))
     finally:
         for process, *_ in running.values():
             process.kill()
@@ -89,6 +91,7 @@ def limit(seconds: float) -> None:
 def _child(function: Callable[..., None], job: Job, at: Any, result: Connection) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the whole group; the parent decides
     signal.signal(signal.SIGPROF, signal.SIG_DFL)
+    threading.Thread(target=_end_with_stage, args=(result,), daemon=True).start()
     try:
         function(*job.args, job.skip, at)
         result.send(None)
@@ -97,17 +100,27 @@ def _child(function: Callable[..., None], job: Job, at: Any, result: Connection)
         result.send(error if type(error).__module__ == "builtins" else RuntimeError(f"{type(error).__name__}: {error}"))
 
 
-def _outcome(code: int, job: Job, at: int, result: Connection) -> Job | None:
+def _end_with_stage(result: Connection) -> None:
+    """End this process when the stage does, however it ends: its successor writes the same files. The process that we were forked from
+    does not tell, for it waits for us."""
+    ended = select.poll()
+    ended.register(result.fileno(), 0)  # only that nobody reads the pipe any more
+    ended.poll()
+    os._exit(1)
+
+
+def _outcome(process: Any, job: Job, place: Any, result: Any) -> Job | None:
     """None where the job is done, the job to run instead where a place in it killed the process; raises its error otherwise."""
-    if result.poll():
-        try:
-            error = result.recv()
-        except EOFError:
-            error = None
-        else:
-            if error is not None:
-                raise error
-            return None
+    said: tuple[Any, ...] = ()
+    with result:
+        with contextlib.suppress(EOFError, OSError):  # of a process that died without a word, or within it
+            said = (result.recv(),)  # before the join: an error longer than a pipe holds keeps its process until it is read
+        process.join()
+    if said and said[0] is not None:
+        raise said[0]
+    if said:
+        return None
+    code, at = process.exitcode or 0, place.value
     if -code not in FAULTS:
         raise RuntimeError(f"a worker died ({_cause(code)}) on {job.args[0]}: out of memory?")
     if sum(place == at for place, _ in job.skip) == 2:

@@ -59,10 +59,9 @@ def trace(folder: Path, document: str) -> list[tuple[str, Row]]:
 
     `document` is an id or a URL. Stages whose artifact is not where it was made are passed over. KeyError where it is in none.
     """
-    wanted = docs.identifier(document) if "://" in document else document
-    found = [(name, row) for name, path in _folders(folder) if (row := _row(path, wanted))]
+    found = [(name, row) for name, path in _folders(folder) if (row := _row(path, document))]
     if not found:
-        raise KeyError(f"no document {wanted} in {folder} or what it was made of")
+        raise KeyError(f"no document {document} in {folder} or what it was made of")
     return found
 
 
@@ -82,7 +81,8 @@ def _folders(folder: Path) -> list[tuple[str, Path]]:
 def _row(folder: Path, document: str) -> Row | None:
     for place in (folder, folder / docs.REJECTED):
         for path in sorted(place.glob("part-*.parquet")):
-            if len(rows := pq.read_table(path, filters=[("id", "=", document)])):
+            names = [name for name in ("id", "url") if name in pq.read_schema(path).names]
+            if len(rows := pq.read_table(path, filters=[[(name, "=", document)] for name in names])):
                 return rows.slice(0, 1).to_pylist()[0]
     return None
 

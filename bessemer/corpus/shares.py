@@ -26,6 +26,7 @@ class BalanceConfig:
     top: Count = 10_000  # values counted each on its own; rarer ones are left as they are
     workers: Whole = runtime(0)  # processes; 0: one per core
 
+    version: ClassVar[int] = 2
     content: ClassVar[tuple[str, ...]] = (docs.CONTENT,)
 
     def __post_init__(self) -> None:
@@ -36,13 +37,17 @@ class BalanceConfig:
 def weights(sizes: Mapping[str, Size], cfg: BalanceConfig) -> dict[str, float]:
     """What each value's documents are to weigh: targets first, then the bound on documents, then that on the share.
 
-    With `drop` no weight is above 1. ValueError where a target is for no value of the corpus, or no weights keep the bounds.
+    With `drop` no weight is above 1. ValueError where a target is for no value of the corpus, or no weights reach them or keep the bounds.
     """
+    if not sizes:
+        raise ValueError("there are no documents to balance")
     for value in cfg.targets:
         if value not in sizes:
             raise ValueError(config.unknown(f"targets: {cfg.by}", value, list(sizes)[:20]))
     total = sum(size for _, size in sizes.values())
     rest = sum(size for value, (_, size) in sizes.items() if value not in cfg.targets)
+    if cfg.targets and not rest and sum(cfg.targets.values()) < 1 - 1e-9:
+        raise ValueError(f"targets add up to {sum(cfg.targets.values()):g}, and there is no other {cfg.by} to have the rest")
     others = (1 - sum(cfg.targets.values())) * total / rest if cfg.targets and rest else 1.0
     found = {value: cfg.targets[value] * total / size if value in cfg.targets and size else others for value, (_, size) in sizes.items()}
     highest = max(found, key=lambda value: found[value])

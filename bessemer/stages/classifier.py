@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import numpy as np
 from annotated_types import Gt, Interval
@@ -26,11 +26,13 @@ class ClassifierConfig:
     bits: Annotated[int, Interval(ge=8, le=24)] = 18  # 2**bits features
     held_out: Annotated[float, Gt(0.0), Interval(le=0.5)] = 0.1  # share of the examples that the numbers are measured on
 
+    version: ClassVar[int] = 2
+
 
 def classifier(examples: tuple[Path, ...], *, out: Path, cfg: ClassifierConfig) -> dict[str, float]:
     """A linear classifier of words, their beginnings and pairs: weights.safetensors and config.json.
 
-    Each input is a folder of documents, or a .parquet, .jsonl or .csv file. Returns what it reaches on the held-out share: accuracy,
+    Each input is a folder of documents, or a .parquet, .jsonl(.gz) or .csv(.gz) file. Returns what it reaches on the held-out share: accuracy,
     F1, AUC, calibration error, and each class by itself. A score means what the examples mean: where 1 % of them are toxic, a score
     of 0.5 is for texts of which half are. ValueError for fewer than two classes, or fewer than LEAST texts of one.
     """

@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 
 import bessemer
 from bessemer.core import jsonl, log
-from bessemer.core.artifact import RUN
+from bessemer.core.artifact import RUN, write_json
 from bessemer.core.config import Count, Whole, runtime
 from bessemer.corpus.crawl import seeds
 from bessemer.corpus.crawl.loopback import serve
@@ -93,7 +93,10 @@ def run(orders: dict[str, Any]) -> None:
     """Run the crawling process and show how far it is. ConnectionError, OSError or RuntimeError where it fails."""
     code = str(Path(bessemer.__file__).parents[1])
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [code, os.environ.get("PYTHONPATH")]))}
-    command = [sys.executable, "-m", "bessemer.corpus.crawl.spider", json.dumps(orders)]
+    file = Path(orders["out"]) / RUN / "orders.json"  # not an argument: thousands of seeds are longer than the system lets one be
+    file.parent.mkdir(parents=True, exist_ok=True)
+    write_json(file, orders)
+    command = [sys.executable, "-m", "bessemer.corpus.crawl.spider", str(file)]
     # Its input is a pipe that nobody writes to: when this process ends, the pipe closes and the crawler ends too.
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment, encoding="utf-8") as process:
         assert process.stdout

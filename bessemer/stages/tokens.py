@@ -25,7 +25,7 @@ class TokensConfig:
     held_out: Fraction = 0.04  # share of documents kept for validation, chosen by document id
     domain: str = ""  # column whose values sort documents into domains; left out: each input is a domain, called by its artifact's name
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
 
 def tokens(documents: tuple[Path, ...], tokenizer: Path, *, out: Path, cfg: TokensConfig) -> dict[str, float]:
@@ -86,8 +86,9 @@ def _names(documents: tuple[Path, ...]) -> list[str]:
 
 
 def _batches(folder: Path, cfg: TokensConfig) -> Iterator[list[store.Row]]:
-    weighted = WEIGHT in store.schema(store.shards(folder)[0]).names
-    return store.batches(folder, ["id", "text", *[WEIGHT] * weighted, *[cfg.domain] * bool(cfg.domain)])
+    columns = ["id", "text", *[cfg.domain] * bool(cfg.domain)]
+    for shard in store.shards(folder, columns):
+        yield from store.batches(shard, columns + [WEIGHT] * (WEIGHT in store.schema(shard).names))
 
 
 def _check(domain: Any, column: str, known: int) -> None:

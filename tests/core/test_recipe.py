@@ -1,6 +1,12 @@
+import json
+import os
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from bessemer.core import artifact, config, recipe
@@ -88,10 +94,12 @@ def test_plan_tells_cached_from_will_run_and_does_nothing(tmp_path: Path):
     ("text", "said"),
     [
         ('[a]\nstage = "wirte"', "a: unknown name 'wirte'; did you mean 'write'?"),
+        ("[a]\nstage = 3", "a.stage must be a name, not 3"),
         ('[a]\nstage = "write"\nsiez = 1', "a.siez: unknown name 'siez'; did you mean 'size'?"),
         ('[a]\nstage = "write"\nsize = 0', "a.size: input should be greater than 0, not 0"),
         ('[a]\nstage = "write"\nsize = 101', "a: size 101 is more than fits"),
         ('[a]\nstage = "write"\n[c]\nstage = "join"\nfirst = "aa"\nrest = []', "'aa' is neither an earlier table (a) nor an existing file"),
+        ('[c]\nstage = "join"\nfirst = ""\nrest = []', "c.first: '' is neither an earlier table (none) nor an existing file"),
         ('[c]\nstage = "join"\nrest = []', "c.first is missing: join needs it"),
         ('[a]\nstage = "write"\n[c]\nstage = "join"\nfirst = ["a"]\nrest = "a"', "c.first must be one name, not ['a']"),
         ('[a]\nstage = "write"\n[c]\nstage = "join"\nfirst = "a"\nrest = 3', "c.rest must be a list of names, not 3"),
@@ -115,3 +123,51 @@ def test_an_unreachable_hub_is_one_clear_error(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
     with pytest.raises(ConnectionError, match="hf://no-such/model-at-all: could not be downloaded"):
         recipe.fetch("hf://no-such/model-at-all")
+
+
+@pytest.fixture
+def hub(tmp_path: Path) -> dict[str, str]:
+    """The environment of a machine without a network, whose Hugging Face cache holds org/name as a download leaves it."""
+    repository = tmp_path / "cache" / "datasets--org--name"
+    snapshot = repository / "snapshots" / ("a" * 40)
+    for folder in ("refs", "blobs", f"snapshots/{'a' * 40}/data/fr"):
+        (repository / folder).mkdir(parents=True)
+    (repository / "refs" / "main").write_text("a" * 40)
+    (repository / "blobs" / "0").write_text("---\nlicense: mit\n---\n# A data set\n")
+    pq.write_table(pa.table({"text": ["one", "two"], "id": ["1", "2"]}), repository / "blobs" / "1")
+    pq.write_table(pa.table({"text": ["trois"]}), repository / "blobs" / "2")
+    for number, name in enumerate(("README.md", "data/train-00000-of-00001.parquet", "data/fr/train-00000-of-00001.parquet")):
+        (snapshot / name).symlink_to(repository / "blobs" / str(number))
+    return os.environ | {"HF_HUB_CACHE": str(tmp_path / "cache"), "HF_HUB_OFFLINE": "1"}
+
+
+@pytest.mark.parametrize(
+    ("source", "texts"),
+    [
+        ("hf://datasets/org/name", ["trois", "one", "two"]),
+        ("hf://datasets/org/name/data/fr", ["trois"]),
+        (f"hf://datasets/org/name/data/fr@{'a' * 40}", ["trois"]),
+    ],
+)
+def test_a_dataset_of_the_hub_is_read_from_the_cache(tmp_path: Path, hub: dict[str, str], source: str, texts: list[str]) -> None:
+    """Its README is no document, also where it is in the cache."""
+    command = [sys.executable, "-m", "bessemer", "read", "--source", source, "--workers", "1", "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=hub, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert pq.read_table(tmp_path / "out" / "part-00000.parquet")["text"].to_pylist() == texts
+    (parent,) = json.loads((tmp_path / "out" / "manifest.json").read_text())["inputs"]["source"]
+    assert f"datasets--org--name/snapshots/{'a' * 40}" in parent["path"]
+
+
+@pytest.mark.parametrize(
+    ("source", "said"),
+    [
+        ("hf://datasets/org/name/none", "org/name has no folder none"),
+        ("hf://datasets/org/other", "hf://datasets/org/other: could not be downloaded"),
+        ("hf://datasets/org/name@other", "could not be downloaded"),
+    ],
+)
+def test_a_dataset_that_is_not_in_the_cache_is_one_clear_error(tmp_path: Path, hub: dict[str, str], source: str, said: str) -> None:
+    command = [sys.executable, "-m", "bessemer", "read", "--source", source, "--out", str(tmp_path / "out")]
+    done = subprocess.run(command, env=hub, capture_output=True, text=True)
+    assert done.returncode == 1 and done.stderr.startswith("error: ") and said in done.stderr and "Traceback" not in done.stderr

@@ -2,7 +2,11 @@
 
 import importlib
 import json
+import os
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 from types import ModuleType
 
@@ -15,7 +19,8 @@ from bessemer.corpus.filters.text import CleanConfig
 
 # Functions for workers to run. A worker is a new process: it must find them in a file of their own.
 DEADLY = """
-import json, os, signal
+import json, os, signal, sys, time
+from pathlib import Path
 from bessemer.core import workers
 
 def dies(source, out, skip, at):
@@ -31,6 +36,17 @@ def dies(source, out, skip, at):
 
 def fails(source, skip, at):
     raise OSError(28, "No space left on device", str(source)) if source.name == "full" else SystemExit(3)
+
+def quotes(source, skip, at):
+    ("x" * 3_000_000 + "\\ud800").encode()
+
+def lasts(source, skip, at):
+    for n in range(600):
+        source.write_text(str(n))
+        time.sleep(0.1)
+
+if __name__ == "__main__":
+    workers.here(lasts, [workers.Job((Path(sys.argv[1]),), 1)], 1, lambda units: None)
 """
 
 
@@ -52,6 +68,25 @@ def test_errors_of_workers_arrive(tmp_path: Path, deadly: ModuleType) -> None:
         workers.run(deadly.fails, [workers.Job((tmp_path / "full",), 1)], 1, "test")
     with pytest.raises(RuntimeError, match=r"a worker died \(exit code 3\) on .*other"):
         workers.run(deadly.fails, [workers.Job((tmp_path / "other",), 1)], 1, "test")
+
+
+def test_an_error_that_quotes_megabytes_arrives(tmp_path: Path, deadly: ModuleType) -> None:
+    with pytest.raises(UnicodeEncodeError) as caught:
+        workers.run(deadly.quotes, [workers.Job((tmp_path,), 1)], 1, "test")
+    assert len(caught.value.object) == 3_000_001
+
+
+def test_workers_end_with_a_stage_that_is_killed(tmp_path: Path, deadly: ModuleType) -> None:
+    process = subprocess.Popen([sys.executable, str(tmp_path / "deadly.py"), str(tmp_path / "n")])
+    while not (tmp_path / "n").exists():
+        assert process.poll() is None
+        time.sleep(0.05)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    time.sleep(0.5)
+    before = (tmp_path / "n").read_text()
+    time.sleep(0.5)
+    assert (tmp_path / "n").read_text() == before, "nobody is working any more"
 
 
 @pytest.mark.parametrize("cls", [ExtractConfig, CleanConfig, DedupConfig])

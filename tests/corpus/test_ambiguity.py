@@ -39,6 +39,7 @@ def test_these_ask_the_same(first: str, second: str) -> None:
     [
         ("What is the capital of France?", "What is the capital of Spain?"),
         ("What is 2 + 2?", "What is 2 - 2?"),
+        ("Who is Anna?", "Who is Ann?"),  # the last letter is no article
         ("What is 12 times 3?", "What is 12 times 4?"),
         ("Is water wet?", "Is water not wet?"),
         ("Who is the king?", "Where is the king?"),
@@ -78,6 +79,10 @@ def test_a_word_that_many_prompts_exchange_is_what_they_ask_about() -> None:
         ("No one knows how it was made in those days.", "Yes.", "differ"),
         ("4", "four", "agree"),
         ("1,200.50", "1200.5", "agree"),
+        ("1/2", "0.5", "agree"),
+        ("05", "5", "agree"),
+        ("1/2", "1/3", "contradict"),
+        ("1/0", "2/0", "contradict"),
         ("It takes him 3 + 4 = 7 hours.\n#### 7", "So he needs seven hours.\n#### 8", "contradict"),
         ("5 apples", "6 apples", "contradict"),
         ("(B) a dog", "B", "agree"),
@@ -210,6 +215,18 @@ def test_the_stage_writes_what_sft_can_take(tmp_path: Path) -> None:
     assert (numbers["rows"], numbers["removed"], numbers["not judged"], numbers[f"groups: {SAME}"], numbers[f"rows: {SAME}"]) == (13, 5, 2, 2, 6)
     again = artifact.make(stage, {"dialogues": out}, AmbiguityConfig(), tmp_path / "again")
     assert (again / "train.jsonl").read_bytes() == (out / "train.jsonl").read_bytes()
+
+
+def test_thanks_are_taken_off() -> None:
+    assert together("Why is the sky blue?", "Why is the sky blue? Thank you!", "Why is the sky blue? Please answer.", "Q: Why is the sky blue?\nA:")
+
+
+@pytest.mark.parametrize("text", ["a" * 10**6 + "b", "." * 10**6 + "b", "a " * 10**6 + "b", "x." * 10**6, "1" * 10**6])
+def test_time_is_linear_in_prompts_and_answers(text: str) -> None:
+    """A million letters, marks or words: were any pattern quadratic, this would take hours."""
+    assert len(resolve.resolve([(text, "yes"), (text, "no")], AmbiguityConfig())) == 1
+    assert answers.claim(f"The answer is {text}").kind in ("short", "long", "number")
+    assert answers.claim("The answer is 7" + " " * 10**6 + ".").value == "7"
 
 
 def test_odd_rows_pass_and_bad_files_are_named(tmp_path: Path) -> None:

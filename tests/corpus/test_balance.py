@@ -10,6 +10,7 @@ import pytest
 
 from bessemer.corpus import documents
 from bessemer.corpus.balance import share_of, value_of
+from bessemer.corpus.classify.score import draw
 from bessemer.corpus.shares import OTHER, BalanceConfig, bound, effective, weights
 from bessemer.stages.balance import balance
 
@@ -68,6 +69,10 @@ def test_targets_set_shares_and_leave_the_others_in_proportion():
         weights(sizes, BalanceConfig(targets={"d": 0.1}))
     with pytest.raises(ValueError, match=r"targets: b would have to be read 251 times; 100 is the most"):
         weights({"a": (1.0, 1000.0), "b": (1.0, 2.0)}, BalanceConfig(targets={"b": 0.501}))
+    with pytest.raises(ValueError, match="targets add up to 0.6, and there is no other site to have the rest"):
+        weights({"a": (1.0, 10.0), "b": (1.0, 20.0)}, BalanceConfig(targets={"a": 0.3, "b": 0.3}))
+    with pytest.raises(ValueError, match="there are no documents to balance"):
+        weights({}, BalanceConfig())
     with pytest.raises(ValueError, match="targets add up to 1.2"):
         BalanceConfig(targets={"a": 0.6, "b": 0.6})
 
@@ -189,6 +194,20 @@ def test_what_cannot_be_weighed_is_named(tmp_path: Path, rows: list[dict], cfg: 
         balance(source, out=tmp_path / "out", cfg=cfg)
 
 
+def test_what_stages_drop_one_after_another_is_drawn_anew(tmp_path: Path):
+    """Half the documents are of site a and half of language x, independently. Site a is to go from 1/2 to 1/5: a quarter of it stays. Of
+    what is left, x is to go from 1/2 to 1/5 too. Were both drawn by one number, no document of a would go the second time: its number is
+    below 1/4 already."""
+    rows = [{"id": f"{n}", "url": f"http://{'ab'[n % 2]}/", "text": "t" * 10, "topic": "xy"[n // 2 % 2]} for n in range(4000)]
+    balance(corpus(tmp_path / "in", rows), out=tmp_path / "one", cfg=BalanceConfig(targets={"a": 0.2}, drop=True, workers=1))
+    balance(tmp_path / "one", out=tmp_path / "two", cfg=BalanceConfig(by="topic", targets={"x": 0.2}, drop=True, workers=1))
+    left = list(documents.read(tmp_path / "two"))
+    assert np.mean([row["topic"] == "x" for row in left]) == pytest.approx(0.2, abs=0.04)
+    assert np.mean([row["url"] == "http://a/" for row in left if row["topic"] == "x"]) == pytest.approx(0.2, abs=0.09)
+    drawn = np.array([[share_of(f"{n}", "site"), share_of(f"{n}", "topic"), draw(f"{n}", "topic"), draw(f"{n}", "quality")] for n in range(4000)])
+    assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.07  # 4.5 standard deviations of 1 / sqrt(4000)
+
+
 def test_a_document_has_one_number_and_numbers_are_spread_evenly():
-    found = np.sort([share_of(f"document {n}") for n in range(2000)])
+    found = np.sort([share_of(f"document {n}", "site") for n in range(2000)])
     assert np.abs(found - np.arange(2000) / 2000).max() < 1.95 / math.sqrt(2000)  # Kolmogorov-Smirnov at 0.1 %

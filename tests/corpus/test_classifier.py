@@ -1,6 +1,7 @@
 """Classifiers: trained from any kind of labelled rows, calibrated, the same on every run; and documents kept, dropped and weighted by them."""
 
 import csv
+import gzip
 import json
 import math
 from pathlib import Path
@@ -139,16 +140,28 @@ def test_every_kind_of_input_gives_the_same_classifier(tmp_path: Path) -> None:
         writer.writerows(rows)
     pq.write_table(pa.Table.from_pylist(rows).drop(["id"]), tmp_path / "rows.parquet")
     documents.write(documents.shard(tmp_path / "labelled", 0), pa.Table.from_pylist(rows))
+    for name in ("rows.jsonl", "rows.csv"):
+        (tmp_path / f"{name}.gz").write_bytes(gzip.compress((tmp_path / name).read_bytes()))
+    (tmp_path / "excel.csv").write_bytes(b"\xef\xbb\xbf" + (tmp_path / "rows.csv").read_bytes())  # with a byte order mark
     for name in ("kitchen", "sea"):
         documents.write(documents.shard(tmp_path / name, 0), [row for row in rows if row["label"] == name])
     weights = set()
-    sources: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((name,), ()) for name in ("rows.jsonl", "rows.csv", "rows.parquet", "labelled")]
+    files = ("rows.jsonl", "rows.csv", "rows.parquet", "rows.jsonl.gz", "rows.csv.gz", "excel.csv")
+    sources: list[tuple[tuple[str, ...], tuple[str, ...]]] = [((name,), ()) for name in (*files, "labelled")]
     for at, (names, classes) in enumerate([*sources, (("kitchen", "sea"), ()), (("kitchen", "sea"), ("kitchen", "sea"))]):
         (tmp_path / f"out{at}").mkdir()
         classifier(tuple(tmp_path / name for name in names), out=tmp_path / f"out{at}", cfg=ClassifierConfig(bits=12, classes=classes))
         weights.add((tmp_path / f"out{at}" / "weights.safetensors").read_bytes())
         assert json.loads((tmp_path / f"out{at}" / "config.json").read_text())["classes"] == ["kitchen", "sea"]
     assert len(weights) == 1
+
+
+def test_a_class_is_called_by_its_folder_or_file(tmp_path: Path) -> None:
+    names = ("web.clean", "web.raw", "v1.rows.jsonl.gz")
+    for name in names[:2]:
+        documents.write(documents.shard(tmp_path / name, 0), [{"id": f"{n}", "text": text} for n, (_, text) in enumerate(texts())])
+    (tmp_path / names[2]).write_bytes(gzip.compress(b'{"text": "a"}\n'))
+    assert gather(tuple(tmp_path / name for name in names), (), "text", "label", 10, Hasher(8, 100)).classes == ["v1.rows", "web.clean", "web.raw"]
 
 
 def test_a_limit_takes_about_so_many_of_each_class(tmp_path: Path) -> None:
@@ -164,22 +177,39 @@ def test_a_limit_takes_about_so_many_of_each_class(tmp_path: Path) -> None:
         ([], {}, r"all of one class \(none\); two are needed"),
         ([*texts(), ("court", "a"), ("court", "b"), ("court", "b")], {}, "class court has 2 different texts; 5 are needed"),
         ([*texts(), *[("court", "")] * 9], {}, "class court has 1 different texts"),
+        ([("ab"[n % 2], f"{n}" * 9) for n in range(10)], {"bits": 24}, "no two examples have a word in common"),
         (texts(), {"text": "body"}, r"rows.jsonl: row 1 has no text in column body \(it has: text, label\)"),
         ([*texts(), ("", "a text")], {}, "rows.jsonl: row 121 has no label in column label"),
         (texts(), {"classes": ("a", "b")}, "2 names for 1 inputs"),
         (texts(), {"label": "topic"}, r"all of one class \(rows\)"),
     ],
 )
-def test_examples_that_teach_nothing_are_named(tmp_path: Path, rows: list[Pair], cfg: dict[str, str], said: str) -> None:
+def test_examples_that_teach_nothing_are_named(tmp_path: Path, rows: list[Pair], cfg: dict[str, object], said: str) -> None:
     with pytest.raises(ValueError, match=said):
-        trained(tmp_path / "a", rows, ClassifierConfig(bits=12, **cfg))  # type: ignore[arg-type]
+        trained(tmp_path / "a", rows, ClassifierConfig(**{"bits": 12, **cfg}))  # type: ignore[arg-type]
 
 
 def test_files_that_are_none_are_named(tmp_path: Path) -> None:
     (tmp_path / "x.csv").write_bytes(b"text,label\n\xff\xfe,1\n")
     (tmp_path / "x.parquet").write_bytes(b"no parquet, but long enough")
     (tmp_path / "x.txt").write_text("text")
-    for name, said in (("x.csv", "not CSV in UTF-8"), ("x.parquet", "not a readable parquet"), ("x.txt", "examples are folders of documents or")):
+    (tmp_path / "x.jsonl").write_text('{"text": "a", "label": "b"}\n\n[1]\n')
+    (tmp_path / "y.jsonl").write_text('{"text": "a", "label": "b"}\n{"text"\n')
+    packed = bytearray(gzip.compress(b"text,label\n" + b"some text,1\n" * 300))
+    (tmp_path / "cut.csv.gz").write_bytes(packed[:-20])
+    packed[10:14] = b"\xff" * 4  # no kind of block
+    (tmp_path / "damaged.csv.gz").write_bytes(packed)
+    (tmp_path / "no.jsonl.gz").write_text("{}")
+    for name in ("cut.csv.gz", "damaged.csv.gz", "no.jsonl.gz"):
+        with pytest.raises(ValueError, match=f"{name} is not (CSV|JSONL) in UTF-8"):
+            classifier((tmp_path / name,), out=tmp_path, cfg=ClassifierConfig())
+    for name, said in (
+        ("x.jsonl", "x.jsonl:3: a row is a JSON object"),
+        ("y.jsonl", "y.jsonl:2: not JSON"),
+        ("x.csv", "not CSV in UTF-8"),
+        ("x.parquet", "not a readable parquet"),
+        ("x.txt", "examples are folders of documents or"),
+    ):
         with pytest.raises(ValueError, match=said):
             classifier((tmp_path / name,), out=tmp_path, cfg=ClassifierConfig())
     with pytest.raises(FileNotFoundError, match="nowhere does not exist"):

@@ -15,6 +15,8 @@ from bessemer.stages.clean import clean
     [
         ("a\r\nb\rc\u2028d\x85e", "a\nb\nc\nd\ne"),
         ("e\u0301 \u212b", "é Å"),
+        ("e\u200b\u0301", "é"),
+        ("end\fStart\vnext", "end\nStart\nnext"),
         ("zero\u200bwidth \ufeffmark so\u00adft", "zerowidth mark soft"),
         ("bell\x07 nul\x00 esc\x1b[0m", "bell nul esc[0m"),
         ("trailing  \t\n  kept indent\xa0\xa0x \n\n\n", "trailing\n  kept indent  x"),

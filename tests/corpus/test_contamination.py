@@ -226,18 +226,28 @@ def test_benchmarks_come_in_many_files(tmp_path: Path) -> None:
     assert [dict(item.texts) for item in items.read([folder / "d.csv"], ["answer"])] == [{"answer": "that"}]
 
 
+def test_a_benchmark_from_the_hub_is_called_by_its_name(tmp_path: Path) -> None:
+    folder = tmp_path / "datasets--org--quiz" / "snapshots" / "0123abcd"
+    jsonl(folder / "test.jsonl", [{"q": QUESTION}])
+    assert [(item.benchmark, item.name) for item in items.read([folder])] == [("quiz", "test/1")]
+
+
 def test_bad_benchmarks_are_named(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     (tmp_path / "x.txt").write_text("text")
     (tmp_path / "bad.json").write_text("{")
     (tmp_path / "list.json").write_text("[1]")
     (tmp_path / "bad.jsonl.gz").write_bytes(b"no gzip")
+    damaged = bytearray(gzip.compress(b'{"q": "what"}\n' * 300))
+    damaged[14] ^= 0xFF
+    (tmp_path / "damaged.jsonl.gz").write_bytes(damaged)
     (tmp_path / "bad.parquet").write_bytes(b"no parquet")
     (tmp_path / "latin.csv").write_bytes(b"q,a\n\xff\xfe,b\n")
     jsonl(tmp_path / "numbers.jsonl", [{"n": 1}])
     for name, said in {
         "nowhere": "nowhere does not exist", "empty": "holds no file of .jsonl", "x.txt": "is none of .jsonl", "bad.json": "bad.json cannot be read",
-        "list.json": "its rows are no JSON objects", "bad.jsonl.gz": "bad.jsonl.gz cannot be read", "bad.parquet": "bad.parquet cannot be read",
+        "list.json": "its rows are no JSON objects", "bad.jsonl.gz": "bad.jsonl.gz cannot be read",
+        "damaged.jsonl.gz": "damaged.jsonl.gz cannot be read", "bad.parquet": "bad.parquet cannot be read",
         "latin.csv": "latin.csv cannot be read", "numbers.jsonl": "numbers.jsonl holds no text",
     }.items():  # fmt: skip
         with pytest.raises((ValueError, FileNotFoundError), match=said):

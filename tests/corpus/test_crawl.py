@@ -323,6 +323,7 @@ def test_links_obey_base_and_survive_broken_html() -> None:
     }
     assert order.links(html, "text/plain", "http://a.test/p") == set()
     assert order.links(b"", "text/html", "http://a.test/p") == set()
+    assert order.links(b'<base href="http://["><a href="x">', "text/html", "http://a.test/p") == {"http://a.test/x"}
 
 
 def test_a_small_answer_cannot_unpack_into_a_huge_one() -> None:
@@ -349,6 +350,14 @@ def test_a_header_with_a_strange_line_break_is_one_row(tmp_path: Path) -> None:
 # Seeds from a file and from sitemaps
 
 
+def test_more_seeds_than_an_argument_can_hold(serve: Any, tmp_path: Path) -> None:
+    site = serve({"/0": page()})
+    names = [f"{site.url}/{n}{'x' * 100 if n else ''}" for n in range(2000)]
+    assert len("".join(names)) > 1 << 17  # Linux: MAX_ARG_STRLEN
+    numbers, rows = go(tmp_path / "out", site, seeds=names, max_pages=1)
+    assert list(rows) == ["/0"] and numbers["beyond_limits"] == 1999
+
+
 def test_seeds_from_a_file(serve: Any, tmp_path: Path) -> None:
     site, other = serve({"/": page("/a"), "/a": page(), "/b": page()}), serve({"/": page()})
     (tmp_path / "seeds.txt").write_text(f"\ufeff# two sites\n\n{site.url}/\r\n  {other.url}/  \n{site.url}/b # twice\n{site.url}/\n")
@@ -360,6 +369,9 @@ def test_seeds_from_a_file(serve: Any, tmp_path: Path) -> None:
         "http://a.test/ http://b.test/": r"bad\.txt:1: '.*' is more than one word",
         "# nothing\n": r"bad\.txt names no URL",
         "http://": r"bad\.txt:1: 'http://' is not an address",
+        "http://[::1/": r"bad\.txt:1: 'http://\[::1/' is not an address",
+        "http://a.test:port/": r"bad\.txt:1: 'http://a\.test:port/' is not an address",
+        "http://a.test/" + "x" * 2000: r"bad\.txt:1: 'http://a\.test/x+'\.\.\. has 2014 characters",
     }.items():
         (tmp_path / "bad.txt").write_text(text)
         with pytest.raises(ValueError, match=message):

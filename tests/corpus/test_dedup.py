@@ -398,7 +398,7 @@ def test_killed_at_every_step_it_ends_with_the_same_bytes(tmp_path: Path, monkey
     steps = [
         (write, "shard"),
         (sketch, "write"),
-        *((decide, name) for name in ("copies", "candidates", "verify", "resolve", "shared", "record")),
+        *((decide, name) for name in JOBS),
     ]
     done = 0
 

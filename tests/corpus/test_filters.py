@@ -303,6 +303,13 @@ def test_lines_removed_by_c4_are_counted_and_gone(tmp_path: Path) -> None:
     assert [(row["text"] + "\n", row["lines_removed"], row["words"]) for row in documents.read(tmp_path / "out")] == [(PROSE, 1, words)]
 
 
+def test_a_document_of_which_no_line_is_left_is_refused(tmp_path: Path) -> None:
+    documents.write(documents.shard(tmp_path / "in", 0), [{"id": "1", "text": PROSE}, {"id": "2", "text": "Home\nNext page"}])
+    cfg = FilterConfig(rules=("c4",), bounds={"c4.min_sentences": 0}, workers=1)
+    assert filter(tmp_path / "in", out=tmp_path / "out", cfg=cfg)["documents"] == 1
+    assert [(row["id"], row["reason"], row["text"]) for row in documents.rejected(tmp_path / "out")] == [("2", "empty", "Home\nNext page")]
+
+
 def test_same_bytes_with_one_worker_or_two(tmp_path: Path) -> None:
     source = corpus(tmp_path / "in")
     made = []

@@ -103,6 +103,21 @@ def test_what_no_reader_sees_is_never_text() -> None:
         assert text_of(f"<p>{PROSE}</p>{hidden}<p>After, it ends.</p>", main_content).text == f"{PROSE}\n\nAfter, it ends."
 
 
+@pytest.mark.parametrize(
+    "unseen",
+    [
+        "<select><button><selectedcontent></selectedcontent></button><option>never</select>",
+        "<button><button-icon>never</button-icon></button>",
+        "<button><b>never</b><!-- <button> never --></button>",
+        "<button><!-- never </button> never -->never</button>",
+        "<svg><!-- <svg> --><svg><text>never</text></svg></svg>",
+    ],
+)
+def test_unseen_elements_end_where_they_end(unseen: str) -> None:
+    """Neither an element whose name begins like theirs nor a tag in a comment is one of them."""
+    assert text(f"<main>{unseen}{prose(0, 6)}</main>") == ARTICLE
+
+
 def test_all_visible_text() -> None:
     html = f'<nav><a href="/">Home</a></nav><article>{prose(0, 2)}</article><footer>Imprint</footer>'
     assert text_of(html, main_content=False).text == f"Home\n\n{PROSE.format(0)}\n\n{PROSE.format(1)}\n\nImprint"

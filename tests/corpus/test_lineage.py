@@ -75,6 +75,11 @@ def test_a_refused_documents_way_ends_with_the_reason(judged: Path) -> None:
         lineage.trace(judged, "nothing")
 
 
+def test_a_document_with_an_id_of_its_own_is_found_by_its_url_too(tmp_path: Path) -> None:
+    documents.write(documents.shard(tmp_path / "in", 0), [{"id": "n7", "url": "http://a.org/7", "text": "x"}, {"id": "s3://k", "text": "y"}])
+    assert [lineage.trace(tmp_path / "in", name)[0][1]["text"] for name in ("n7", "http://a.org/7", "s3://k")] == ["x", "x", "y"]
+
+
 def test_show_prints_both(judged: Path) -> None:
     def shown(*words: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run([sys.executable, "-m", "bessemer", "show", str(judged), *words], capture_output=True, text=True)

@@ -6,6 +6,7 @@ import random
 import string
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -13,7 +14,7 @@ import pytest
 
 from bessemer.corpus import documents
 from bessemer.corpus.outliers import bounds
-from bessemer.corpus.outliers.find import OutliersConfig
+from bessemer.corpus.outliers.find import OutliersConfig, judge, measure, measured, sample
 from bessemer.corpus.outliers.ngrams import UNKNOWN, Ngrams, tokens, train
 from bessemer.corpus.outliers.statistics import NAMES, READ, excerpt, measures
 from bessemer.stages.outliers import outliers
@@ -162,6 +163,24 @@ def test_planted_outliers_are_found_shown_and_removed(tmp_path: Path) -> None:
     assert sum(n for name, n in numbers.items() if name.startswith("outliers: ")) == numbers["rejected"] == len(refused)
 
 
+def test_only_the_statistics_asked_for_judge_and_so_many_are_shown(tmp_path: Path) -> None:
+    source, _ = corpus(tmp_path / "in")
+    outliers(source, out=tmp_path / "out", cfg=OutliersConfig(statistics=("digits",), spread=2.0, examples=1, workers=1))
+    refused = list(documents.rejected(tmp_path / "out"))
+    assert "numbers" in {row["id"] for row in refused} and {row["reason"] for row in refused} == {"outlier.digits"}
+    sides = Counter(row["detail"] for row in refused)
+    shown = [json.loads(line) for line in (tmp_path / "out/outliers.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert sides["high"] > 1 and sorted(row["side"] for row in shown) == sorted(sides)
+    assert shown[0]["id"] == "numbers"
+
+
+def test_a_sample_is_spread_over_all_shards(tmp_path: Path) -> None:
+    """Every third of 100 documents in 4 shards is 34: the least stride that leaves 40 or fewer."""
+    for index in range(4):
+        documents.write(documents.shard(tmp_path, index), [{"id": f"{25 * index + n}", "text": ""} for n in range(25)])
+    assert [int(row["id"]) for row in sample(tmp_path, 40)] == list(range(0, 100, 3))
+
+
 def test_weights_are_multiplied_and_the_result_does_not_depend_on_workers(tmp_path: Path) -> None:
     source, odd = corpus(tmp_path / "in")
     path = documents.shard(source, 0)
@@ -201,6 +220,41 @@ def test_only_what_is_missing_is_done_again(tmp_path: Path) -> None:
     assert {path: path.read_bytes() for path in before} == before
     changed = {path.name for path, at in times.items() if path.stat().st_mtime_ns != at}
     assert "part-00001.parquet" in changed and not {"part-00000.parquet", "measures-00001.npy", "vocabulary.txt"} & changed
+
+
+def test_a_run_that_was_killed_while_it_saved_a_model_goes_on(tmp_path: Path) -> None:
+    source, odd = corpus(tmp_path / "in")
+    part = tmp_path / "out" / "run" / "resume" / "model-0.part"
+    part.mkdir(parents=True)
+    (part / "vocabulary.txt").write_text("half")
+    outliers(source, out=tmp_path / "out", cfg=OutliersConfig(workers=1))
+    outliers(source, out=tmp_path / "whole", cfg=OutliersConfig(workers=1))
+    assert odd <= {row["id"] for row in documents.rejected(tmp_path / "out")}
+    for file in sorted((tmp_path / "whole").glob("*.parquet")):
+        assert file.read_bytes() == (tmp_path / "out" / file.name).read_bytes()
+
+
+def test_a_document_that_kills_its_process_is_refused_alone(tmp_path: Path) -> None:
+    """As the second attempt at a shard whose third document killed the first one."""
+    source = documents.shard(tmp_path / "in", 0)
+    documents.write(source, [{"id": str(n), "text": text} for n, text in enumerate(library()[:20])])
+    train(library()[20:60]).save(tmp_path / "model")
+    measure(source, tmp_path, 0, [tmp_path / "model"], ((2, "parser crashed: SIGSEGV"),), SimpleNamespace(value=0))
+    values = np.load(measured(tmp_path, 0))
+    assert np.flatnonzero(np.isnan(values[:, 0])).tolist() == [2]
+    limits = bounds.limits(bounds.histogram(values), 100.0)
+    for action in ("remove", "weight"):
+        out = tmp_path / action
+        judge(source, out, 0, measured(tmp_path, 0), limits, OutliersConfig(action=action), (), SimpleNamespace(value=0))
+        assert [(row["id"], row["reason"]) for row in documents.rejected(out)] == [("2", "crashed")] and documents.count(out) == 19
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_measure_of_zero_is_beyond_all_bounds_without_a_warning() -> None:
+    values = np.full((50, len(NAMES)), 8.0)
+    values[0, list(NAMES).index("word_length")] = 0.0  # nothing but marks
+    limits = bounds.limits(bounds.histogram(values), 5.0)
+    assert (np.abs(bounds.beyond(values, limits, NAMES)) > 1).any(1).tolist() == [True] + [False] * 49
 
 
 def test_an_unknown_statistic_is_named() -> None:

@@ -197,6 +197,46 @@ def test_a_csv_with_an_open_quote_loses_one_record(tmp_path: Path) -> None:
     assert [row["reason"] for row in refused] == ["broken row", "broken row", "undecodable"]
 
 
+def test_what_is_no_character_in_names_and_headers_costs_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    jsonl(folder / "a.jsonl", [{"\ud800": "x"}, {"text": "fine"}])
+    (folder / "b.csv").write_bytes("Größe,x\n1,2\n".encode("latin-1"))
+    (folder / os.fsdecode(b"c\xff.txt")).write_text("name")
+    (folder / os.fsdecode(b"d\xff.exe")).write_text("passed over")
+    numbers, kept, refused = go(folder, tmp_path / "out")
+    assert [(row["text"], row["source"]) for row in kept] == [("fine", "a.jsonl:16"), ("name", "c\ufffd.txt")]
+    assert [row["detail"] for row in refused] == [f"no text or content or body (it has: {keys})" for keys in ("?", "Gr??e, x")]
+    assert numbers["passed_over"] == 1
+
+
+def test_a_table_whose_header_cannot_be_read_costs_only_itself(tmp_path: Path) -> None:
+    jsonl(tmp_path / "in" / "a.jsonl", [{"text": "fine"}])
+    (tmp_path / "in" / "mac.csv").write_bytes(b"id,text\r1,one\r2,two\r")  # lines that end as on a Macintosh of 1999
+    _, kept, refused = go(tmp_path / "in", tmp_path / "out")
+    assert [row["text"] for row in kept] == ["fine"]
+    assert told(refused) == [("mac.csv:1", "broken row")] and refused[0]["detail"].startswith("the header: new-line character")
+
+
+def test_files_that_are_texts_need_no_column(tmp_path: Path) -> None:
+    jsonl(tmp_path / "in" / "a.jsonl", [{"inhalt": "row"}])
+    (tmp_path / "in" / "b.md").write_text("file")
+    buffer = io.BytesIO()
+    writer = WARCWriter(buffer, gzip=True)
+    writer.write_record(writer.create_warc_record("http://a.test/", "conversion", io.BytesIO(b"record"), warc_content_type="text/plain"))
+    (tmp_path / "in" / "c.warc.wet.gz").write_bytes(buffer.getvalue())
+    _, kept, refused = go(tmp_path / "in", tmp_path / "out", text="inhalt")
+    assert [row["text"] for row in kept] == ["row", "file", "record"] and refused == []
+
+
+def test_padding_behind_a_gzip_file_is_no_damage(tmp_path: Path) -> None:
+    line = b'{"text": "fine"}\n'
+    for name, data in {"a.jsonl.gz": gzip.compress(line) * 2 + bytes(2 << 20), "b.jsonl.gz": gzip.compress(line) + bytes(5) + b"junk"}.items():
+        (tmp_path / name).write_bytes(data)
+    _, kept, refused = go(tmp_path, tmp_path / "out", glob="*.gz")
+    assert [row["source"] for row in kept] == ["a.jsonl.gz:0", "a.jsonl.gz:17", "b.jsonl.gz:0"]
+    assert told(refused) == [("b.jsonl.gz:17", "damaged")]
+
+
 # What is named
 
 
@@ -209,6 +249,7 @@ def test_lists_prefixes_and_a_share_of_the_files(tmp_path: Path) -> None:
     assert numbers["files"] == 10 and [row["text"] for row in kept] == [f"file {n}" for n in range(10)]
     _, kept, _ = go(tmp_path / "all.paths.gz", tmp_path / "some", files=4)
     assert [row["text"] for row in kept] == ["file 0", "file 2", "file 5", "file 7"]
+    assert kept[0]["source"] == "deep/0.jsonl:0", "in whatever folder the list lies"
     (tmp_path / "bad.paths").write_text("deep/0.jsonl\ndeep/1.exe\n")
     with pytest.raises(ValueError, match=r"bad\.paths:2: '.*deep/1\.exe' is of no kind that is read here"):
         go(tmp_path / "bad.paths", tmp_path / "bad")
@@ -256,6 +297,16 @@ def test_a_recipe_reads_a_folder(tmp_path: Path) -> None:
     (tmp_path / "r.toml").write_text(f'[notes]\nstage = "read"\nsource = "{tmp_path / "in"}"\n')
     made = recipe.run(recipe.load(tmp_path / "r.toml", find), tmp_path / "store")
     assert list(documents.texts(made["notes"])) == ["one"]
+
+
+def test_files_are_found_from_any_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task of a cluster runs in another folder than the stage."""
+    jsonl(tmp_path / "in" / "a.jsonl", [{"text": "one"}])
+    (tmp_path / "all.paths").write_text("in/a.jsonl\n")
+    monkeypatch.chdir(tmp_path)
+    for source in ("in", "in/a.jsonl", "all.paths"):
+        (file,), _ = places.find(Path(source), SourceConfig(), [".jsonl"], tmp_path)
+        assert file.address == str(tmp_path / "in" / "a.jsonl")
 
 
 def test_files_are_gathered_and_cut_by_size_alone() -> None:
@@ -373,6 +424,24 @@ def test_a_download_goes_on_where_the_connection_broke_off(serve: Callable[..., 
     remote.download(f"{server.url}/a", tmp_path / "a", retries=2, timeout=5)
     assert (tmp_path / "a").read_bytes() == BODY
     assert server.asked == [("/a", ""), ("/a", f"bytes={len(BODY) // 2}-")]
+
+
+def test_a_connection_that_breaks_off_behind_the_last_byte_costs_one_more_try(serve: Callable[..., Server], tmp_path: Path) -> None:
+    def unfinished(handler: Any, turn: int) -> bool:
+        if turn == 1:  # all of it, but not the chunk that says so
+            handler.send_response(200)
+            for name, value in {"Transfer-Encoding": "chunked", "ETag": '"1"'}.items():
+                handler.send_header(name, value)
+            handler.end_headers()
+            handler.wfile.write(f"{len(BODY):x}\r\n".encode() + BODY + b"\r\n")
+        elif turn == 2:
+            handler.answer(416, b"")
+        return turn < 3
+
+    server = serve({"/a": BODY}, unfinished)
+    remote.download(f"{server.url}/a", tmp_path / "a", retries=2, timeout=5)
+    assert (tmp_path / "a").read_bytes() == BODY
+    assert server.asked == [("/a", ""), ("/a", f"bytes={len(BODY)}-"), ("/a", "")]
 
 
 def test_a_file_that_changed_in_between_is_fetched_anew(serve: Callable[..., Server], tmp_path: Path) -> None:

@@ -9,6 +9,7 @@ import sys
 import zlib
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 from warcio.archiveiterator import ArchiveIterator
 from warcio.statusandheaders import StatusAndHeaders
@@ -152,6 +153,16 @@ def test_a_file_gzipped_as_a_whole(tmp_path: Path) -> None:
     pages, problems = read(tmp_path, packed[: len(packed) // 2])
     assert pages == list(range(len(pages))) and 1 <= len(pages) <= 3
     assert len(problems) == 1 and "corrupt from here to the end" in problems[0].reason
+
+
+def test_a_file_packed_with_zstd(tmp_path: Path) -> None:
+    """As a whole, and a frame for each record."""
+    for parts in ([b"".join(five())], five()):
+        packed = b"".join(pa.Codec("zstd").compress(part, asbytes=True) for part in parts)
+        assert read(tmp_path, packed) == ([0, 1, 2, 3, 4], [])
+        pages, problems = read(tmp_path, packed[:-20])
+        assert pages == list(range(len(pages))) and len(pages) < 5
+        assert len(problems) == 1 and "corrupt from here to the end" in problems[0].reason
 
 
 def test_what_is_no_warc_is_one_problem(tmp_path: Path) -> None:

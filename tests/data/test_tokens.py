@@ -189,6 +189,16 @@ def test_a_weight_is_the_number_of_copies(tmp_path: Path, tokenizer_folder: Path
     assert Counter(held(tmp_path / "half", "in")) == {name: n for name, n in found.items() if name not in aside}
 
 
+def test_a_weight_counts_whichever_shard_has_one(tmp_path: Path, tokenizer_folder: Path):
+    """Of documents from elsewhere one file may have the column and another not."""
+    source = corpus(tmp_path / "in", [{"id": "d0", "text": "a"}], 1)
+    store.shard(source, 0).rename(source / "one.parquet")
+    weighted = corpus(tmp_path / "other", [{"id": "d1", "text": "b", "weight": 3.0}], 1)
+    store.shard(weighted, 0).rename(source / "two.parquet")
+    stage.tokens((source,), tokenizer_folder, out=tmp_path / "out", cfg=TokensConfig(held_out=0.0))
+    assert (tmp_path / "out" / "in" / "train_documents.txt").read_text().split() == ["d0", "d1", "d1", "d1"]
+
+
 @pytest.mark.parametrize("weight", [-1.0, float("nan"), float("inf"), 101.0, None])
 def test_a_weight_that_is_no_number_of_copies_is_refused(tmp_path: Path, tokenizer_folder: Path, weight: float | None):
     source = corpus(tmp_path / "in", [{"id": "d0", "text": "a", "weight": 1.0}, {"id": "d1", "text": "b", "weight": weight}])

@@ -6,6 +6,7 @@ Only closed answers can contradict each other: yes or no, a number, the letter o
 import re
 from collections import Counter
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Literal
 
 from bessemer.corpus.ambiguity.prompts import NEGATIONS, digits, misspelt
@@ -17,7 +18,7 @@ FEW = 2  # words in which two longer answers may differ and still state one thin
 YES_NO = re.compile(r"(yes|no|true|false|correct|incorrect)\b(?=\s*(?:[,.;:!()–—-]|$))", re.IGNORECASE)
 OPTION = re.compile(r"\(([A-Za-z])\)|([A-H])(?:[.):](?=\s|$)|$)")
 NUMBER = re.compile(r"-?\d[\d,]*(?:\.\d+)?(?:\s*/\s*\d+)?")
-FINAL = re.compile(r"(?:####|(?:final |correct )?answer(?: is|:))\s*(.+?)\s*\.?\s*$", re.IGNORECASE)
+FINAL = re.compile(r"(?:####|(?:final |correct )?answer(?: is|:))\s*(\S.*)", re.IGNORECASE)
 NAME = re.compile(r"(?<=[a-z0-9,;:)] )[A-Z]\w*")  # a capital within a sentence
 ARTICLES = frozenset(b"a an the".split())
 SPELLED = {word: str(n).encode() for n, word in enumerate(b"zero one two three four five six seven eight nine ten eleven twelve".split())}
@@ -39,7 +40,7 @@ def claim(answer: str) -> Claim:
     said = tuple(SPELLED.get(word, word) for word in words(answer) if word not in ARTICLES)
     names = frozenset(word for name in NAME.findall(answer) for word in words(name))
     final = FINAL.search(answer.strip().rpartition("\n")[2])
-    text = (final[1] if final else answer).strip()
+    text = (final[1].removesuffix(".") or final[1] if final else answer).strip()
     plain = words(text)
     last = tuple(SPELLED.get(word, word) for word in plain if word not in ARTICLES)
     if match := YES_NO.match(text):
@@ -53,9 +54,12 @@ def claim(answer: str) -> Claim:
 
 
 def number(text: str) -> str:
-    """A number in one form: 1,200.50 as 1200.5."""
+    """A number in one form: 1,200.50 and 2401/2 are the same."""
     plain = re.sub(r"[,\s]", "", text)
-    return plain.rstrip("0").rstrip(".") if "." in plain and "/" not in plain else plain
+    try:
+        return str(Fraction(plain))
+    except (ValueError, ZeroDivisionError):  # thousands of digits; something divided by zero
+        return plain
 
 
 def compare(a: Claim, b: Claim) -> Verdict:

@@ -27,11 +27,12 @@ POLITE = re.compile(
     r"i(?:'d| would)? (?:like|want|need) to know|i(?:'m| am) (?:wondering|curious)(?: about)?|i wonder|i have a question|"
     r"(?:please )?answer (?:this|the following|the|my)(?: question)?|quick question)\b[\s,.:!-]*)+"
 )
-THANKS = re.compile(r"[\s,.!?]*(?:(?:please|thanks|thank you|many thanks|answer|a)[\s.!:]*)+$")
+THANKS = re.compile(r"[\s,.!?]*(?:\b(?:please|thanks|thank you|many thanks|answer)\b[\s.!:]*)+$")
+TAIL = 100  # characters at the end of a prompt that thanks are looked for in
 FILLERS = frozenset(b"a an the of is are do does what whats s re exactly actually just".split())
 CONTRACTED = {b"whos": b"who", b"wheres": b"where", b"whens": b"when", b"hows": b"how", b"whys": b"why"}
-# Identifiers and paths; signs that are no punctuation.
-EXACT = re.compile(r"[^\W_]+(?:[._:/@]+[^\W_]+)+|[+*/=<>^%|&\\{}\[\]~]|(?<![^\W\d_])-|-(?![^\W\d_])")
+# Identifiers and paths; signs that are no punctuation. Possessive, and never from within a word, so that time is linear.
+EXACT = re.compile(r"(?<![^\W_])[^\W_]++(?:[._:/@]+[^\W_]++)+|[+*/=<>^%|&\\{}\[\]~]|(?<![^\W\d_])-|-(?![^\W\d_])")
 NEGATIONS = frozenset(
     b"no not never none without except neither nor cannot cant dont doesnt isnt arent wasnt werent didnt wont false incorrect".split()
 )
@@ -55,7 +56,9 @@ def same(text: str) -> str:
 
 def read(key: str) -> Prompt:
     """The content of a prompt in its `same` form."""
-    bare = THANKS.sub("", POLITE.sub("", key))
+    bare = POLITE.sub("", key)
+    if thanks := THANKS.search(bare, max(0, len(bare) - TAIL)):
+        bare = bare[: thanks.start()]
     said = (CONTRACTED.get(word, word) for word in words(bare))
     return Prompt(tuple(word for word in said if word not in FILLERS), tuple(EXACT.findall(bare)))
 

@@ -4,7 +4,7 @@ import re
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from bessemer.corpus.ambiguity import answers, prompts
 from bessemer.corpus.ambiguity.answers import Claim
@@ -33,6 +33,8 @@ class AmbiguityConfig:
     action: Literal["majority", "exclude", "first", "report"] = "majority"
     """of contradictory rows, keep those with the commonest answer (none where two are as common); none; those that agree with the first; all"""
     duplicates: bool = True  # keep one of the rows with the same prompt and the same answer (not with action "report")
+
+    version: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)

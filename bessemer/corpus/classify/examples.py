@@ -1,9 +1,12 @@
 """Labelled texts for a classifier: rows with a label, or one folder of documents a class."""
 
 import csv
+import gzip
+import json
 import sys
+import zlib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from bessemer.core import artifact, jsonl
+from bessemer.core import artifact
 from bessemer.corpus import documents
 from bessemer.corpus.classify.features import Features, Hasher
 
@@ -53,14 +56,14 @@ def gather(sources: tuple[Path, ...], names: tuple[str, ...], text: str, label: 
 
 
 def read(source: Path, name: str, text: str, label: str) -> Iterator[Example]:
-    """The examples of one source: a CSV or JSONL file, a parquet file or a folder of documents.
+    """The examples of one source: a CSV or JSONL file, also as .gz, a parquet file or a folder of documents.
 
     The class is `name` where one is given, else the row's column `label`, else the name of the artifact, folder or file.
     """
     if not source.exists():
         raise FileNotFoundError(f"{source} does not exist")
     rows = _tables(source, text, label, name) if source.is_dir() or source.suffix == ".parquet" else _lines(source)
-    own = name or (artifact.read_manifest(source) or {}).get("name") or source.stem
+    own = name or (artifact.name_of(source) if source.is_dir() else Path(source.name.removesuffix(".gz")).stem)
     for number, row in enumerate(rows, 1):
         if not isinstance(row.get(text), str):
             raise ValueError(f"{source}: row {number} has no text in column {text} (it has: {', '.join(map(str, row))})")
@@ -79,14 +82,27 @@ def _tables(source: Path, text: str, label: str, name: str) -> Iterator[document
 
 
 def _lines(source: Path) -> Iterator[documents.Row]:
-    if source.suffix == ".jsonl":
-        yield from jsonl.read(source)
-    elif source.suffix == ".csv":
-        csv.field_size_limit(sys.maxsize)
-        with source.open(encoding="utf-8", newline="") as file:
+    """One at a time."""
+    kind = Path(source.name.removesuffix(".gz")).suffix
+    if kind not in (".csv", ".jsonl"):
+        raise ValueError(f"{source}: examples are folders of documents or .parquet, .jsonl or .csv files (the last two also as .gz)")
+    csv.field_size_limit(sys.maxsize)
+    ends = "" if kind == ".csv" else "\n"  # what a line ends with: in a field of CSV any sign may stand
+    packed = source.suffix == ".gz"
+    with gzip.open(source, "rt", encoding="utf-8-sig", newline=ends) if packed else source.open(encoding="utf-8-sig", newline=ends) as file:
+        try:
+            yield from csv.DictReader(file) if kind == ".csv" else _objects(file, source)
+        except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise ValueError(f"{source} is not {kind[1:].upper()} in UTF-8: {error}") from None
+
+
+def _objects(file: Iterable[str], source: Path) -> Iterator[documents.Row]:
+    for number, line in enumerate(file, 1):
+        if line.strip():
             try:
-                yield from csv.DictReader(file)
-            except (UnicodeDecodeError, csv.Error) as error:
-                raise ValueError(f"{source} is not CSV in UTF-8: {error}") from None
-    else:
-        raise ValueError(f"{source}: examples are folders of documents or .parquet, .jsonl or .csv files")
+                row = json.loads(line)
+            except json.JSONDecodeError as error:
+                raise ValueError(f"{source}:{number}: not JSON: {error.msg}") from None
+            if not isinstance(row, dict):
+                raise ValueError(f"{source}:{number}: a row is a JSON object, not {line[:40]!r}")
+            yield row

@@ -72,6 +72,8 @@ def train(classes: list[str], texts: list[Features], y: np.ndarray, rank: np.nda
     rows = csr_matrix((values, places, np.cumsum([0, *(len(text[0]) for text in texts)])), shape=(len(y), 1 << hasher.bits))
     # Only what two texts share can carry over to a third, and the solver's memory is ten times the columns times the classes.
     columns = np.flatnonzero(np.bincount(places, minlength=1 << hasher.bits) > 1)
+    if not len(columns):
+        raise ValueError("classifier: no two examples have a word in common: there is nothing to learn")
     rows, unseen, best = rows[:, columns].tocsr(), rank % FOLDS == 0, (np.inf, 1.0, 1.0)
     with threadpool_limits(1):  # the order of a sum is part of the result
         for strength in STRENGTHS:

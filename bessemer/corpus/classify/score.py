@@ -24,6 +24,7 @@ class ScoreConfig:
     sample: Whole = 0  # keep with probability (2 - score)**-sample, as GPT-3 did with 9; 0: keep all
     weight: tuple[float, ...] = ()  # copies in the training mix at score 0 and at score 1, linear between: a column `weight`
     workers: Whole = runtime(0)  # processes; 0: one per core
+    version: ClassVar[int] = 2
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
     def __post_init__(self) -> None:
@@ -75,11 +76,11 @@ def refusal(identifier: str, name: str, score: float, cfg: ScoreConfig) -> Mappi
         return said | {"bound": cfg.max}
     # GPT-3 kept a page where a draw from a Pareto (Lomax) distribution exceeds 1 - score (Brown et al. 2020, appendix A). The chance of
     # that is (1 + (1 - score))**-alpha; the draw is the document's own, the same on every run.
-    if cfg.sample and draw(identifier) >= (chance := (2.0 - score) ** -cfg.sample):
+    if cfg.sample and draw(identifier, cfg.name) >= (chance := (2.0 - score) ** -cfg.sample):
         return said | {"detail": f"drawn: kept with {chance:.4f}"}
     return {}
 
 
-def draw(identifier: str) -> float:
-    """A number in [0, 1) that the id of a document decides."""
-    return xxhash.xxh3_64_intdigest(identifier.encode("utf-8", "surrogatepass"), seed=1) / 2.0**64
+def draw(identifier: str, name: str) -> float:
+    """A number in [0, 1) that the id of a document decides, another one for each score."""
+    return xxhash.xxh3_64_intdigest(f"score {name} {identifier}".encode("utf-8", "surrogatepass")) / 2.0**64

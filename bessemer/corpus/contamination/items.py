@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -51,10 +52,12 @@ def read(paths: Sequence[Path], fields: Sequence[str] = ()) -> Iterator[Item]:
 
 
 def benchmark(path: Path) -> str:
-    """What a benchmark is called: by its artifact, or by its file or folder and the folder that holds it."""
+    """What a benchmark is called: by its artifact or its dataset on the hub, or by its file or folder and the folder that holds it."""
     if manifest := artifact.read_manifest(path):
         return manifest["name"]
     path = path.resolve()
+    if path.parent.name == "snapshots":  # in the cache of the Hugging Face hub
+        return artifact.name_of(path)
     return f"{path.parent.name}-{_stem(path)}".strip("-")
 
 
@@ -97,7 +100,7 @@ def records(file: Path) -> list[dict[str, Any]]:
         if kind in (".csv", ".tsv"):
             return _table(text, "," if kind == ".csv" else "\t")
         found = [json.loads(line) for line in text.split("\n") if line.strip()] if kind == ".jsonl" else json.loads(text)
-    except (pa.ArrowInvalid, UnicodeDecodeError, json.JSONDecodeError, csv.Error, EOFError, gzip.BadGzipFile) as error:
+    except (pa.ArrowInvalid, UnicodeDecodeError, json.JSONDecodeError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise ValueError(f"{file} cannot be read: {str(error).splitlines()[0]}") from None
     if isinstance(found, dict):  # {"examples": [...]}, as some suites are packed
         found = next((value for value in found.values() if isinstance(value, list) and value and isinstance(value[0], dict)), [found])

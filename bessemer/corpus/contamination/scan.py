@@ -36,6 +36,7 @@ class DecontaminateConfig:
     margin: Whole = 200  # characters cut on either side of a span (GPT-3: 200)
     workers: Whole = runtime(0)  # processes; 0: one per core
 
+    version: ClassVar[int] = 2
     content: ClassVar[tuple[str, ...]] = (docs.CONTENT, "contamination.jsonl", "split/*")
 
     def __post_init__(self) -> None:

@@ -21,10 +21,10 @@ from w3lib.url import safe_url_string
 
 from bessemer.corpus.crawl import sitemap
 from bessemer.corpus.crawl.journal import Answer
+from bessemer.corpus.crawl.seeds import LONGEST_URL
 
 REDIRECTS = (301, 302, 303, 307, 308)
 HOPS = 10  # redirects followed in a row
-LONGEST_URL = 2000  # beyond it a site is usually building its links in a circle
 SITES_AT_ONCE = 64
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -91,8 +91,8 @@ def links(body: bytes, content_type: str, url: str) -> set[str]:
         return set()
     _, text = html_to_unicode(content_type, body)
     root = Selector(text).root
-    base = next(iter(root.xpath("//base/@href")), "")
-    found = {normalised(str(href), urljoin(url, str(base))) for href in root.xpath("//a/@href | //area/@href")}
+    base = normalised(str(next(iter(root.xpath("//base/@href")), "")), url) or url
+    found = {normalised(str(href), base) for href in root.xpath("//a/@href | //area/@href")}
     return found - {""}
 
 
@@ -149,10 +149,10 @@ async def _list(sites: set[str], state: Crawl, limits: Limits, fetch: Fetch) -> 
                 url = normalised(answer.header("Location"), url)
             return f"more than {HOPS} redirects"
 
-        def full(pages: set[str], site: str = site, rules: Protego = rules) -> bool:
-            return sum(site_of(url) == site and rules.can_fetch(url, limits.user_agent) for url in pages) >= limits.max_pages
+        def worth(pages: set[str], site: str = site, rules: Protego = rules) -> int:
+            return sum(site_of(url) == site and rules.can_fetch(url, limits.user_agent) for url in pages)
 
-        found, failed = await sitemap.pages(named, read, normalised, full, limits.max_bytes)
+        found, failed = await sitemap.pages(named, read, normalised, worth, limits.max_pages, limits.max_bytes)
         state.found |= found
         promised = {normalised(url) for url in rules.sitemaps}
         state.rows |= {url: {"url": url, "reason": reason} for url, reason in failed.items() if url in promised or url not in map(normalised, named)}

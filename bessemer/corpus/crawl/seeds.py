@@ -2,12 +2,22 @@
 
 import re
 from pathlib import Path
+from urllib.parse import urlsplit
+
+LONGEST_URL = 2000  # characters; beyond it a site is usually building its links in a circle
 
 
 def check(seed: str) -> None:
     """ValueError where `seed` is no URL to crawl."""
-    if not seed.startswith(("http://", "https://")) or not seed.partition("://")[2].strip("/"):
+    try:
+        parts = urlsplit(seed)
+        named = bool(parts.hostname) and parts.port != 0
+    except ValueError:  # brackets of an IPv6 address left open, a port that is no number
+        named = False
+    if not named or not seed.startswith(("http://", "https://")):
         raise ValueError(f"{seed[:200]!r} is not an address to crawl; it must start with http:// or https:// and name a host")
+    if len(seed) > LONGEST_URL:
+        raise ValueError(f"{seed[:200]!r}... has {len(seed)} characters; an address to crawl has at most {LONGEST_URL}")
 
 
 def read(path: Path) -> tuple[str, ...]:

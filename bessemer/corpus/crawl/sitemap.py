@@ -24,23 +24,28 @@ async def pages(
     named: Iterable[str],
     read: Callable[[str], Awaitable[Answer | str]],
     usual: Callable[[str], str],
-    full: Callable[[set[str]], bool],
+    worth: Callable[[set[str]], int],
+    most: int,
     max_bytes: int,
 ) -> tuple[set[str], dict[str, str]]:
     """(the pages listed in the sitemaps `named`, and in those that these name; which sitemap could not be read, and why).
 
-    `usual` gives the one spelling of a URL, "" where it is none. No more sitemaps are read once the pages found are `full`.
+    `usual` gives the one spelling of a URL, "" where it is none. No more sitemaps are read once they list `most` pages
+    that are worth something: `worth` says how many of those it is given are.
     """
     waiting = sorted({usual(url) for url in named} - {""})
     seen, found, failed = set(waiting), set[str](), dict[str, str]()
-    while waiting and not full(found):
+    enough = 0
+    while waiting and enough < most:
         url = waiting.pop(0)
         answer = await read(url)
         listed = answer if isinstance(answer, str) else addresses(answer, max_bytes)
         if isinstance(listed, str):
             failed[url] = f"sitemap: {listed}"
             continue
-        found |= {usual(page) for page in listed[0]} - {""}
+        fresh = {usual(page) for page in listed[0]} - found - {""}
+        found |= fresh
+        enough += worth(fresh)
         new = sorted({usual(more) for more in listed[1]} - seen - {""})[: MOST - len(seen)]
         seen |= set(new)
         waiting += new

@@ -1,7 +1,8 @@
 """The process that fetches: Scrapy's downloader under the order of `order.walk`, into a journal.
 
-It runs apart from the stage, because a Twisted reactor starts once per process. Orders come as JSON in its first argument; what happens
-goes to standard output, one JSON object a line. It ends when its standard input does: so it never outlives the stage.
+It runs apart from the stage, because a Twisted reactor starts once per process. Its orders come as JSON in the file that its first
+argument names; what happens goes to standard output, one JSON object a line. It ends when its standard input does: so it never outlives
+the stage.
 """
 
 import asyncio
@@ -164,7 +165,7 @@ def settings(orders: dict[str, Any]) -> dict[str, Any]:
 
 
 def main() -> None:
-    orders = json.loads(sys.argv[1])
+    orders = json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))
     # The stage holds the other end of our input: when it dies, however it dies, this ends too.
     threading.Thread(target=lambda: os.read(0, 1) or os._exit(1), daemon=True).start()
     process = AsyncCrawlerProcess(settings(orders))

@@ -110,7 +110,7 @@ def _read(html: str, reader: "_Reader") -> None:
     """Feed a page, as lexbor writes it, to a reader: an element, a piece of text, a line break at a time."""
     pieces, begun, flush = reader.pieces, reader.begun, reader.flush
     spans: list[bool] = []  # for each <span> open, whether it is read as an element
-    hidden, depth = "", 0  # the unseen element that we are in
+    hidden, depth, comment = "", 0, False  # the unseen element that we are in, and whether in a comment within it
     in_heading = False
     for chunk in html.split("<"):
         tag, _, text = chunk.partition(">")
@@ -119,10 +119,11 @@ def _read(html: str, reader: "_Reader") -> None:
             if hidden == COMMENT:
                 _, end, text = chunk.partition("-->")
                 hidden = "" if end else hidden
+            elif comment or (tag.startswith(COMMENT) and hidden not in RAW):
+                comment = "-->" not in chunk
             elif tag == "/" + hidden:
-                depth -= 1
-                hidden = hidden if depth else ""
-            elif hidden not in RAW and tag.startswith(hidden):
+                depth, hidden = depth - 1, hidden if depth > 1 else ""
+            elif hidden not in RAW and tag.partition(" ")[0] == hidden:
                 depth += 1
             if hidden:
                 continue

@@ -29,7 +29,7 @@ class ExtractConfig(SourceConfig):
     main_content: bool = True  # leave out navigation, headers, footers and comments
     seconds: Count = 20  # refuse a page whose extraction takes more CPU time than this
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
 

@@ -77,6 +77,7 @@ class FilterConfig:
     all_rules: bool = False  # go on after the first broken rule, and count for each rule how many documents break it
     workers: Whole = runtime(0)  # processes; 0: one per core
 
+    version: ClassVar[int] = 2
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
     def __post_init__(self) -> None:
@@ -121,6 +122,8 @@ def prepare(cfg: FilterConfig) -> Batch:
             elif found := list(islice(broken(page, bounds), None if cfg.all_rules else 1)):
                 rule, value, bound = found[0]
                 row |= {"reason": rule, "detail": "; ".join(described(*each) for each in found), "value": float(value), "bound": float(bound)}
+            elif not page.text.strip():
+                row |= {"reason": "empty", "detail": "the rules took every line"}
             else:
                 row |= {"text": page.text, "words": page.plain, "lines_removed": page.lines_removed}
         return rows

@@ -15,7 +15,7 @@ from bessemer.corpus.filters.notices import notice
 # Invisible, and no part of any spelling: zero-width space, direction marks, word joiner, byte order mark, soft hyphen.
 INVISIBLE = re.compile("[\u200b\u200e\u200f\u2060\ufeff\u00ad\u202a-\u202e]")
 CONTROL = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]")
-BREAK = re.compile("\r\n?|[\u2028\u2029\x85]")
+BREAK = re.compile("\r\n?|[\x0b\x0c\u2028\u2029\x85]")
 # What UTF-8 read as Latin-1 or Windows-1252 always holds: the first byte of a character and the next one.
 MOJIBAKE = re.compile("[Â-ô][\x80-\xbf€‚ƒ„…†‡ˆ‰Š‹ŒŽ‘’“”•–—˜™š›œžŸ]")
 ENTITY = re.compile(r"&(?:#\d{1,7}|#[xX][0-9a-fA-F]{1,6}|[A-Za-z][A-Za-z0-9]{1,31});")
@@ -41,7 +41,7 @@ class CleanConfig:
     punctuation: bool = False  # remove punctuation and symbols; wrong for training for the same reason
     workers: Whole = runtime(0)  # processes; 0: one per core
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
 
@@ -49,7 +49,7 @@ def normalised(text: str) -> str:
     """Composed characters (NFC), plain line ends, no control or invisible characters, no trailing space. Spelling is kept."""
     text = CONTROL.sub("", BREAK.sub("\n", text))
     if not text.isascii():
-        text = INVISIBLE.sub("", unicodedata.normalize("NFC", text)).replace("\xa0", " ")
+        text = unicodedata.normalize("NFC", INVISIBLE.sub("", text)).replace("\xa0", " ")
     return "\n".join(map(str.rstrip, text.split("\n"))).strip("\n")
 
 

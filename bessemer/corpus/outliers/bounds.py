@@ -16,7 +16,8 @@ LEAST = np.array([1.0 if name == "characters" else 0.1 for name in NAMES])
 
 def scaled(measures: np.ndarray) -> np.ndarray:
     """Measures, a row a document, as they are compared: logarithms to base 2."""
-    return np.log2(measures + FLOOR)
+    with np.errstate(divide="ignore"):  # minus infinity lies beyond all bounds, as it should
+        return np.log2(measures + FLOOR)
 
 
 def histogram(measures: np.ndarray) -> np.ndarray:

@@ -20,6 +20,7 @@ import xxhash
 from bessemer.core import artifact, jsonl, workers
 from bessemer.core.config import Count, Fraction, Positive, Whole, runtime, unknown
 from bessemer.corpus import documents as docs
+from bessemer.corpus import each
 from bessemer.corpus.outliers import bounds
 from bessemer.corpus.outliers.ngrams import Ngrams, train
 from bessemer.corpus.outliers.statistics import NAMES, excerpt, measures
@@ -70,13 +71,17 @@ def sample(folder: Path, size: int) -> Iterator[docs.Row]:
     return (row for n, row in enumerate(rows) if n % stride == 0)
 
 
-def measure(source: Path, folder: Path, index: int, models: list[Path], skip: Any, at: Any) -> None:
-    """The statistics of each document of a shard, to folder/measures-INDEX.npy."""
-    loaded = [Ngrams.load(path) for path in models]
+def measure(source: Path, folder: Path, index: int, models: list[Path], skip: tuple[tuple[int, str], ...], at: Any) -> None:
+    """The statistics of each document of a shard, to folder/measures-INDEX.npy; nan for one that killed an earlier attempt."""
+    loaded, deadly = [Ngrams.load(path) for path in models], dict(skip)
     found = []
-    for row in docs.read(source, docs.NEEDED):
+    for at.value, row in enumerate(docs.read(source, docs.NEEDED)):
+        if at.value in deadly:
+            found.append([math.nan] * len(NAMES))
+            continue
+        workers.limit(each.SECONDS)
         found.append(measures(row["text"], loaded[0] if len(loaded) == 1 else loaded[1 - _half(row["id"])]))
-        at.value += 1
+        workers.limit(0)
     with artifact.atomic(measured(folder, index)) as temporary, temporary.open("wb") as file:
         np.save(file, np.array(found, np.float64).reshape(-1, len(NAMES)))
 
@@ -89,6 +94,9 @@ def judge(source: Path, out: Path, index: int, measured: Path, limits: np.ndarra
     examples: dict[str, list[Example]] = {}
     with docs.Writer(out, index, docs.with_fields(docs.schema(source), **fields)) as writer:
         for row, values, away in _judged(source, np.load(measured), limits, cfg):
+            if np.isnan(values).all():  # else even an empty text has a length
+                writer.add(row | {"reason": "crashed", "detail": "could not be measured"})
+                continue
             row["perplexity"] = None if math.isnan(values[0]) else round(values[0], 2)
             worst = int(np.argmax(np.abs(away)))
             side = int(away[worst] > 0)

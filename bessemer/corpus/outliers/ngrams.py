@@ -76,7 +76,7 @@ class Ngrams:
         return np.diff(np.cumsum(bits, dtype=np.float64)[ends], prepend=0.0)
 
     def save(self, folder: Path) -> None:
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
         (folder / "vocabulary.txt").write_text("\n".join(self.ids), encoding="utf-8")
         for name, array in self.arrays.items():
             np.save(folder / f"{name}.npy", array)

@@ -92,7 +92,8 @@ def _rows(piece: Piece, scratch: Path, reader: Reader, cfg: SourceConfig, skip: 
 
 def refused(source: str, reason: str, detail: str, url: str | None = None) -> Row:
     """The row of something at `source` that is no document."""
-    return {"id": documents.identifier(url or source), "url": url, "source": source, "reason": reason, "detail": detail[:1000]}
+    said = detail[:1000].encode("utf-8", "replace").decode()  # it may quote what is no character
+    return {"id": documents.identifier(url or source), "url": url, "source": source, "reason": reason, "detail": said}
 
 
 def _size(piece: Piece) -> int:

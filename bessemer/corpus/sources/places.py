@@ -4,6 +4,7 @@ An address is a path on this machine, `https://...`, `http://...` or `s3://bucke
 A file called *.paths or *.paths.gz, here or remote, is a list: one address a line, as Common Crawl publishes them.
 """
 
+import os
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -49,8 +50,8 @@ class SourceConfig:
 class File:
     """One file to read."""
 
-    address: str
-    name: str  # what lineage calls it: the path below the folder that was given, or the address
+    address: str  # of a file here its absolute path: on a cluster it is read from another folder than ours
+    name: str  # what lineage calls it: the path below the folder that was given, the line of the list, or the address
     size: int = 0  # bytes, 0 where unknown
     kind: str = field(default="", compare=False)  # its ending, without that of a compression
 
@@ -75,13 +76,19 @@ def find(source: Path | None, cfg: SourceConfig, kinds: Sequence[str], scratch: 
         raise FileNotFoundError(f"{source} does not exist")
     if source is not None and source.is_dir():
         for path in sorted(source.glob(cfg.glob), key=lambda path: path.relative_to(source).as_posix()):
-            name = path.relative_to(source)
-            if not path.is_file() or any(part.startswith(".") for part in name.parts) or ((source / MANIFEST).exists() and name.parts[0] in OURS):
+            below = path.relative_to(source)
+            if not path.is_file() or any(part.startswith(".") for part in below.parts) or ((source / MANIFEST).exists() and below.parts[0] in OURS):
                 continue
-            if kind_of(name.name, kinds):
-                found.append(File(str(path), name.as_posix(), path.stat().st_size, kind_of(name.name, kinds)))
+            name = os.fsencode(below.as_posix()).decode("utf-8", "replace")  # names are bytes, and may be no text
+            if kind_of(name, kinds):
+                found.append(File(str(path.absolute()), name, path.stat().st_size, kind_of(name, kinds)))
             elif not (source / MANIFEST).exists():
-                passed.append(name.as_posix())
+                passed.append(name)
+        # Of a dataset on the hub that has parquet files only they are the documents; what else lies in the cache depends on who used it before.
+        repository = source.resolve().parent
+        if repository.name == "snapshots" and repository.parent.name.startswith("datasets--") and any(file.kind == ".parquet" for file in found):
+            passed += [file.name for file in found if file.kind != ".parquet"]
+            found = [file for file in found if file.kind == ".parquet"]
     for address in [*([str(source)] if source is not None and not source.is_dir() else []), *cfg.urls]:
         found += _named(address, cfg, kinds, scratch)
     if not found:
@@ -108,17 +115,19 @@ def _named(address: str, cfg: SourceConfig, kinds: Sequence[str], scratch: Path)
                     whole = f"{parts.scheme}://{parts.netloc}/{line.lstrip('/')}"
                 else:
                     whole = str(Path(address).parent / line)
-                yield _one(whole, line if cfg.prefix else whole, kinds, f"{address}:{number}: ")
+                yield _one(whole, whole if remote.is_remote(whole) and not cfg.prefix else line, kinds, f"{address}:{number}: ")
     else:
-        yield _one(address, address if remote.is_remote(address) else Path(address).name, kinds)
+        yield _one(address, address if remote.is_remote(address) else os.fsencode(Path(address).name).decode("utf-8", "replace"), kinds)
 
 
 def _one(address: str, name: str, kinds: Sequence[str], place: str = "") -> File:
     kind = kind_of(address, kinds)
     if not kind:
         raise ValueError(f"{place}{address!r} is of no kind that is read here ({', '.join(f'*{kind}' for kind in (*kinds, *LISTS))})")
-    path = Path(address)
-    return File(address, name, path.stat().st_size if not remote.is_remote(address) and path.is_file() else 0, kind)
+    if remote.is_remote(address):
+        return File(address, name, 0, kind)
+    path = Path(address).absolute()
+    return File(str(path), name, path.stat().st_size if path.is_file() else 0, kind)
 
 
 def kind_of(name: str, kinds: Sequence[str]) -> str:
@@ -150,7 +159,8 @@ def shards(files: Sequence[File], size: int, cut: Sequence[str]) -> list[tuple[P
         whole = file.kind in ALONE or (file.size == 0 and remote.is_remote(file.address))
         cuttable = file.kind in cut and not file.address.lower().endswith(PACKED)
         if (whole or file.size > room) and gathered:
-            dealt, gathered, room = [*dealt, tuple(gathered)], [], size
+            dealt.append(tuple(gathered))
+            gathered, room = [], size
         if whole or file.size > size:
             step = size if cuttable and not whole else max(file.size, 1)
             ends = range(step, file.size + step, step) if file.size > step else ()

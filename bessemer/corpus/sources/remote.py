@@ -97,6 +97,9 @@ def _from_web(address: str, file: BinaryIO, known: dict[str, str], timeout: floa
             if total is not None and file.tell() < total:
                 raise _BrokenOff(f"the connection broke off at {file.tell()} of {total} bytes")
     except urllib.error.HTTPError as error:
+        if error.code == 416 and have:  # the last try had it all, or the file is shorter now: ask for the whole next time
+            known.clear()
+            raise _BrokenOff("the server has no more of it") from None
         if error.code not in PASSING:
             raise Unreachable(f"{address}: HTTP {error.code} {error.reason}".strip()) from None
         asked = error.headers["Retry-After"] or ""

@@ -31,6 +31,10 @@ class Gunzip:
                 self.damage = "" if self.member.eof else "the file ends within a gzip member"
                 break
             if self.member.eof:
+                packed = packed.lstrip(b"\0")  # padding behind the last member, which gzip ignores too
+                self.rest = b""
+                if not packed:
+                    continue
                 self.member = zlib.decompressobj(31)
             try:
                 unpacked = self.member.decompress(packed, max(size, 1))
@@ -48,6 +52,9 @@ class Other:
 
     def __init__(self, file: Any, packed: bool):
         self.file, self.packed, self.damage = file, packed, ""
+
+    def tell(self) -> int:
+        return 0
 
     def read(self, size: int = STEP) -> bytes:
         try:

@@ -37,6 +37,7 @@ class ReadConfig(SourceConfig):
     columns: tuple[str, ...] = ()  # more columns to keep, as text; what is no text is written as JSON
     numbers: tuple[str, ...] = ()  # more columns to keep, as numbers
 
+    version: ClassVar[int] = 2
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
     def __post_init__(self) -> None:
@@ -117,7 +118,7 @@ def _file(path: Path, piece: Piece, cfg: ReadConfig) -> Found:
         yield -1, ("too big", f"more than {cfg.max_bytes} bytes")
         return
     try:
-        yield -1, {"text": decode(body)}
+        yield -1, {cfg.text or "text": decode(body)}
     except ValueError as error:
         yield -1, ("undecodable", str(error))
 
@@ -184,7 +185,11 @@ def _table(path: Path, piece: Piece, cfg: ReadConfig) -> Found:
                     yield line.data.removeprefix(b"\xef\xbb\xbf" if line.offset == 0 else b"").decode("utf-8", "surrogateescape") + "\n"
 
         rows = csv.reader(text_lines(), delimiter="\t" if piece.file.kind == ".tsv" else ",")
-        header = next(rows, [])
+        try:
+            header = next(rows, [])
+        except csv.Error as error:
+            yield rows.line_num, ("broken row", f"the header: {error}")
+            return
         while True:
             try:
                 row = next(rows)
@@ -248,7 +253,7 @@ def _wet(path: Path, piece: Piece, cfg: ReadConfig) -> Found:
             yield page.offset, ("too big", f"more than {cfg.max_bytes} bytes")
         else:
             try:
-                yield page.offset, {"text": decode(page.body), cfg.url: page.url}
+                yield page.offset, {cfg.text or "text": decode(page.body), cfg.url: page.url}
             except ValueError as error:
                 yield page.offset, ("undecodable", str(error))
 

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO
 
 from fastwarc.warc import ArchiveIterator, WarcRecord, WarcRecordType
 
-from bessemer.corpus.sources.stream import Gunzip
+from bessemer.corpus.sources.stream import ZSTD, unpacked
 
 ARC = b"filedesc:"
 GZIP = b"\x1f\x8b\x08"
@@ -31,7 +31,7 @@ class Page:
     """What a server answered, its transfer and content encodings undone."""
 
     url: str
-    offset: int  # of the record in the file; in a file that is gzipped as a whole, in what is unpacked from it
+    offset: int  # of the record in the file; in a file that is packed as a whole, in what is unpacked from it
     status: int  # HTTP status; 200 for a resource record, which has none
     content_type: str  # lower case, without parameters; "" where the server named none
     charset: str  # what the server named, or ""
@@ -60,7 +60,7 @@ def read(path: Path, max_bytes: int) -> Iterator[Page | Problem]:
     with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
         if data[:9] == ARC or (data[:2] == GZIP[:2] and _starts(data, 0, ARC)):
             yield Problem(0, "an ARC file, which came before WARC: convert it, with `warcio recompress` say")
-        elif data[:2] == GZIP[:2] and _many_in_one(data):
+        elif data[:4] == ZSTD or (data[:2] == GZIP[:2] and _many_in_one(data)):
             yield from _sequential(file, max_bytes)
         else:
             yield from _recovering(file, data, max_bytes)
@@ -105,8 +105,8 @@ def _recovering(file: BinaryIO, data: mmap.mmap, max_bytes: int) -> Iterator[Pag
 
 
 def _sequential(file: BinaryIO, max_bytes: int) -> Iterator[Page | Problem]:
-    """A file gzipped as a whole: nothing behind the first damage can be unpacked, and the record at it is not whole."""
-    stream, held, last, reason = Gunzip(file), None, 0, ""
+    """A file packed as a whole: nothing behind the first damage can be unpacked, and the record at it is not whole."""
+    stream, held, last, reason = unpacked(file), None, 0, ""
     try:
         for record in _records(stream):
             if held:
