@@ -70,7 +70,8 @@ def digest(path: Path) -> str:
         raise FileNotFoundError(f"input {path} does not exist")
     if manifest := read_manifest(path):
         return manifest["digest"]
-    files = {"": _sha256(path)} if path.is_file() else {n: _sha256(path / n) for n in _files(path, ("**/*",))}
+    # A file's ending counts: it says how the file is read.
+    files = {"".join(path.suffixes): _sha256(path)} if path.is_file() else {n: _sha256(path / n) for n in _files(path, ("**/*",))}
     return _hash(files)
 
 
@@ -207,4 +208,4 @@ def _sha256(path: Path) -> str:
 
 
 def _hash(value: Any) -> str:
-    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(value, sort_keys=True, ensure_ascii=False).encode("utf-8", "surrogatepass")).hexdigest()

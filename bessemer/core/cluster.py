@@ -10,32 +10,36 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Sequence
-from dataclasses import replace
-from pathlib import Path
-from typing import Any
-
-from bessemer.core import workers
-from bessemer.core.workers import Job
+from typing import Any, Protocol
 
 RETRIES = 3  # of a task whose machine or Ray process was lost; a document that kills its parser is no such case
 # Ray reports its use to its makers unless told not to.
 QUIET = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
 
 
-def run(function: Callable[..., None], jobs: Sequence[Job], at_once: int, reached: Callable[[float], None], address: str) -> None:
-    """Run every job on the cluster at `address`, at most `at_once` at a time (0: as many as it has cores for)."""
+class Item(Protocol):
+    """What a task works on."""
+
+    @property
+    def size(self) -> float: ...
+
+
+def run(task: Callable[[Any], None], items: Sequence[Item], at_once: int, reached: Callable[[float], None], address: str) -> None:
+    """Call `task` on every item, on the cluster at `address`, at most `at_once` at a time (0: as many as it has cores for).
+
+    `reached` hears how many units of size are done. An item's exception is raised here.
+    """
     ray = _connected(address)
-    task = ray.remote(num_cpus=1, max_retries=RETRIES)(_task)
-    waiting = [replace(job, args=tuple(map(_absolute, job.args))) for job in reversed(jobs)]
-    running: dict[Any, Job] = {}
-    finished = 0.0
+    remote = ray.remote(num_cpus=1, max_retries=RETRIES)(lambda item: task(item))  # a partial is no function to Ray
+    waiting, finished = list(reversed(items)), 0.0
+    running: dict[Any, Item] = {}
     # Some more than there are cores, so that none waits for us; not all, since a million tasks are a load of their own.
     most = at_once or 2 * int(ray.cluster_resources().get("CPU", 1))
     try:
         while waiting or running:
             while waiting and len(running) < most:
-                job = waiting.pop()
-                running[task.remote(function, job)] = job
+                item = waiting.pop()
+                running[remote.remote(item)] = item
             done, _ = ray.wait(list(running), timeout=1.0)
             for reference in done:
                 finished += running.pop(reference).size
@@ -49,10 +53,6 @@ def run(function: Callable[..., None], jobs: Sequence[Job], at_once: int, reache
             ray.cancel(reference, force=True)
 
 
-def _task(function: Callable[..., None], job: Job) -> None:
-    workers.here(function, [job], 1, lambda units: None)
-
-
 def _connected(address: str) -> Any:
     os.environ.update({name: os.environ.get(name, value) for name, value in QUIET.items()})
     try:
@@ -63,7 +63,7 @@ def _connected(address: str) -> Any:
         host, colon, port = address.removeprefix("ray://").rpartition(":")
         if colon:
             _reach(host, port, address)  # Ray itself would go on trying for minutes
-        own: dict[str, Any] = {"num_cpus": workers.cores(), "include_dashboard": False, "object_store_memory": 1 << 28}
+        own: dict[str, Any] = {"include_dashboard": False, "object_store_memory": 1 << 28}
         try:
             ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, **(own if address == "local" else {}))
         except (ConnectionError, ValueError, RuntimeError) as error:
@@ -76,8 +76,3 @@ def _reach(host: str, port: str, address: str) -> None:
         socket.create_connection((host, int(port)), timeout=10).close()
     except (OSError, ValueError) as error:
         raise ConnectionError(f"no Ray cluster at {address!r}: {error}") from None
-
-
-def _absolute(argument: Any) -> Any:
-    """A task runs in another folder than ours."""
-    return argument.resolve() if isinstance(argument, Path) else argument

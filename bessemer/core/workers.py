@@ -2,6 +2,7 @@
 parser written in C takes no more than itself with it."""
 
 import contextlib
+import functools
 import multiprocessing
 import os
 import select
@@ -10,9 +11,10 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
+from pathlib import Path
 from typing import Any
 
-from bessemer.core import log
+from bessemer.core import cluster, log
 
 CLUSTER = "BESSEMER_CLUSTER"
 # What a parser dies of by its own fault; SIGPROF is the timer that `limit` sets. Any other signal came from outside.
@@ -48,9 +50,9 @@ def run(function: Callable[..., None], jobs: Sequence[Job], workers: int, label:
             bar.advance(units - bar.done)
 
         if address := os.environ.get(CLUSTER):
-            from bessemer.core import cluster
-
-            cluster.run(function, jobs, workers, reached, address)
+            # A task runs in another folder than ours.
+            sent = [replace(job, args=tuple(arg.resolve() if isinstance(arg, Path) else arg for arg in job.args)) for job in jobs]
+            cluster.run(functools.partial(_alone, function), sent, workers, reached, address)
         else:
             here(function, jobs, workers, reached)
 
@@ -81,6 +83,10 @@ def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reach
     finally:
         for process, *_ in running.values():
             process.kill()
+
+
+def _alone(function: Callable[..., None], job: Job) -> None:
+    here(function, [job], 1, lambda units: None)
 
 
 def limit(seconds: float) -> None:

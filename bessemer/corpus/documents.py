@@ -11,7 +11,6 @@ are used where they are there.
 import contextlib
 import hashlib
 import json
-import os
 import re
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -134,7 +133,6 @@ class Writer:
 
     def __init__(self, out: Path, index: int, schema: pa.Schema, refused: Mapping[str, pa.DataType] | None = None):
         """`schema` is that of the kept rows; the refused ones have REASON's columns and `refused` besides."""
-        self.parent = os.getppid()
         self.out, self.index = out, index
         self.schemas = (schema, with_fields(schema, **REASON, **(refused or {})))
         self.files = (shard(out, index), shard(out / REJECTED, index))
@@ -170,7 +168,6 @@ class Writer:
             self._flush(which)
 
     def _flush(self, which: int) -> None:
-        stop_if_orphan(self.parent)
         if self.pending[which]:
             self.writers[which].write_table(pa.Table.from_pylist(self.pending[which], schema=self.schemas[which]))
         self.pending[which].clear()
@@ -187,12 +184,6 @@ class Writer:
             _summary(self.out, self.index).parent.mkdir(parents=True, exist_ok=True)
             artifact.write_json(_summary(self.out, self.index), {**self.numbers, "reasons": self.reasons, "digests": digests})
         self.stack.__exit__(kind, error, trace)  # renames: rejected/ first, then the kept
-
-
-def stop_if_orphan(parent: int) -> None:
-    """End this process where its stage was killed (its parent is no longer `parent`): a successor will write the same files."""
-    if os.getppid() != parent:
-        os._exit(1)
 
 
 def with_fields(schema: pa.Schema, **fields: pa.DataType) -> pa.Schema:

@@ -22,8 +22,8 @@ def dedup(documents: Path, *, out: Path, cfg: DedupConfig) -> dict[str, float]:
     """The documents that repeat no other, shard by shard, with a column `lines_removed`.
 
     Kept is the document with the smallest id. rejected/ holds each removed document with its kept twin's id and their similarity,
-    estimated and true; shared_lines/ each line or paragraph that was cut, with the document that still has it. ValueError where
-    nothing is left.
+    estimated and true; shared_lines/ each line or paragraph that was cut, with the document that still has it. (A twin that has none
+    but shared lines is in rejected/ too: other documents have them.) ValueError where nothing is left.
     """
     sources = docs.shards(documents, docs.NEEDED)
     sizes = [docs.rows(source) for source in sources]
