@@ -158,7 +158,7 @@ def show(path: Positional[Path], /, document: str = "") -> None:
                 made = f"{parent['name']}-{parent['key']}" if parent["key"] else f"{parent['path']} (sha256 {parent['digest'][:12]})"
                 print(f"  {name:<14} <- {made}")
         print("  config        ", ", ".join(f"{k}={v}" for k, v in manifest["config"].items()))
-        print("  numbers       ", ", ".join(f"{k}={v:.6g}" for k, v in manifest["numbers"].items()))
+        print("  numbers       ", ", ".join(f"{k}={v:.6g}" if isinstance(v, float) else f"{k}={v}" for k, v in manifest["numbers"].items()))
     if (path / "content.json").is_file():
         show_funnel(path, manifests)
 
@@ -173,7 +173,8 @@ def show_funnel(path: Path, manifests: list[dict[str, Any]]) -> None:
         table.add_row(level.name, f"{level.documents:,}", f"{level.text_bytes / 1e6:,.2f}", f"{level.rejected:,}", reasons)
     Console().print("", table)
     for row in lineage.samples(path):
-        print(f"  {row['reason']}: {row.get('url') or row['id']} ({row.get('detail') or ''}) {' '.join((row.get('text') or '').split())[:100]!r}")
+        place, text = row.get("url") or row.get("source") or row["id"], " ".join((row.get("text") or "").split())
+        print(f"  {row['reason']}: {place} ({row.get('detail') or ''}) {text[:100]!r}")
 
 
 def show_document(path: Path, document: str) -> None:

@@ -95,6 +95,13 @@ def test_plan_run_show(corpus: Path, tmp_path: Path):
     assert "tokenizer-" in shown and str(corpus) in shown and "vocab=300" in shown
 
 
+def test_show_says_where_a_row_without_text_is(tmp_path: Path):
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": null}\n')
+    assert bessemer("read", "--source", tmp_path / "rows.jsonl", "--out", tmp_path / "read").returncode == 0
+    shown = bessemer("show", tmp_path / "read").stdout
+    assert "no text: rows.jsonl:14 (text is null, not text)" in shown and "text_bytes=1," in shown
+
+
 def test_typos_name_the_place_and_suggest(tmp_path: Path):
     (tmp_path / "r.toml").write_text("[crawl]\nseeds = []\nmax_pgaes = 3\n")
     assert "r.toml: crawl.max_pgaes: unknown name 'max_pgaes'; did you mean 'max_pages'?" in refused("run", tmp_path / "r.toml")

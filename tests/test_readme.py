@@ -51,14 +51,14 @@ def test_the_python_example_runs(folder: Path, monkeypatch: pytest.MonkeyPatch):
         subprocess.run([sys.executable, "-m", "bessemer", "run", "recipes/quickstart.toml"], cwd=folder, check=True, capture_output=True)
     monkeypatch.chdir(folder)
     exec(example, {"__name__": "__main__"})
-    manifest = artifact.read_manifest(folder / "cleaned")
+    manifest = artifact.read_manifest(folder / "filtered")
     assert manifest and manifest["numbers"]["documents"] > 0
 
 
 def test_the_recipe_example_is_one(tmp_path: Path):
     example = next(text for language, text in BLOCKS if language == "toml")
     (tmp_path / "r.toml").write_text(example)
-    assert [step.name for step in recipe.load(tmp_path / "r.toml", find)] == ["crawl", "extract", "clean", "dedup"]
+    assert [step.name for step in recipe.load(tmp_path / "r.toml", find)] == ["crawl", "extract", "filter", "dedup"]
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "recipes").glob("*.toml")), ids=lambda path: path.name)

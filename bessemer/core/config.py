@@ -42,7 +42,10 @@ def parse(cls: type[C], values: Mapping[str, Any], where: str) -> C:
         place = ".".join([where, *map(str, first["loc"])])
         # A ValueError raised by the config's own __post_init__ is already in our words.
         own = first.get("ctx", {}).get("error")
-        said = str(own) if own else f"{first['msg'].lower()}, not {first['input']!r}"
+        if first["type"] == "unexpected_keyword_argument":  # of a nested dataclass
+            raise ValueError(f"{place}: unknown name {first['loc'][-1]!r}") from None
+        # A TOML array becomes a tuple; whoever writes a recipe calls it a list.
+        said = str(own) if own else f"{first['msg'].lower().replace('a valid tuple', 'a list')}, not {first['input']!r}"
         raise ValueError(f"{place}: {said}") from None
 
 

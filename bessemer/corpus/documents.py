@@ -51,7 +51,7 @@ def shards(folder: Path, needed: Sequence[str] = ()) -> list[Path]:
         raise FileNotFoundError(f"{folder} is not a folder of documents" if folder.exists() else f"{folder} does not exist")
     found = sorted(folder.glob("*.parquet")) or sorted(folder.glob("data/*.parquet"))  # data: of a Hugging Face dataset
     if not found:
-        raise ValueError(f"{folder} holds no documents: expected part-00000.parquet and so on, or other parquet files")
+        raise ValueError(f"{folder} holds no documents: expected parquet files, as `read` and `extract` make them")
     for index, path in enumerate(path for path in found if re.fullmatch(r"part-\d{5}\.parquet", path.name)):
         if path != shard(path.parent, index):
             raise ValueError(f"{folder}: {shard(folder, index).name} is missing, {path.name} stands in its place")
@@ -187,10 +187,10 @@ class Writer:
 
 
 def with_fields(schema: pa.Schema, **fields: pa.DataType) -> pa.Schema:
-    """The schema with these columns at its end, each once."""
+    """The schema with these columns: at its end, or in place of those of the same name, whose type may be another."""
     for name, kind in fields.items():
-        if name not in schema.names:
-            schema = schema.append(pa.field(name, kind))
+        place = schema.get_field_index(name)
+        schema = schema.append(pa.field(name, kind)) if place < 0 else schema.set(place, pa.field(name, kind))
     return schema
 
 

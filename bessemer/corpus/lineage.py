@@ -14,6 +14,7 @@ from bessemer.core import artifact
 from bessemer.corpus import documents as docs
 from bessemer.corpus.documents import Row
 
+WAY = ("crawl", "source", "documents")  # inputs that a document comes by; others are what it is judged by: a classifier, benchmarks
 UNSAID = ("text", "source", "id", "url", "title")  # columns that say where a document is from, not what was found out about it
 
 
@@ -34,11 +35,19 @@ class Level:
 
 
 def funnel(manifests: list[dict[str, Any]]) -> list[Level]:
-    """The corpus stages among `manifests` (nearest first, as `artifact.ancestors` gives them), first stage first."""
-    levels = []
+    """The corpus stages that the documents of the first manifest came through, first stage first.
+
+    `manifests` are nearest first, as `artifact.ancestors` gives them.
+    """
+    levels, on_way, known = [], set(), {manifest["key"]: manifest for manifest in manifests}
+    open_ends = [manifest["key"] for manifest in manifests[:1]]
+    while open_ends:
+        if (key := open_ends.pop()) in known and key not in on_way:
+            on_way.add(key)
+            open_ends += [source["key"] for name in WAY for source in known[key]["inputs"].get(name, ())]
     for manifest in reversed(manifests):
         numbers = manifest["numbers"]
-        if "rejected" in numbers and "text_bytes" in numbers:
+        if manifest["key"] in on_way and "rejected" in numbers and "text_bytes" in numbers:
             found = {name.removeprefix("rejected: "): int(n) for name, n in numbers.items() if name.startswith("rejected: ")}
             reasons = dict(sorted(found.items(), key=lambda pair: (-pair[1], pair[0])))
             levels.append(Level(manifest["name"], int(numbers["documents"]), int(numbers["text_bytes"]), int(numbers["rejected"]), reasons))
@@ -101,4 +110,6 @@ def findings(way: list[tuple[str, Row]]) -> Iterator[tuple[str, str]]:
 
 
 def _short(value: Any) -> str:
+    if isinstance(value, dict):  # counts by kind
+        return " ".join(f"{k}:{v}" for k, v in value.items() if v) or "none"
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -114,7 +114,7 @@ def load_all(folder: Path, split: str, vocab: int) -> dict[str, TokenFile]:
     """Every domain of a tokens artifact that has a document in this split. ValueError where none has."""
     found = {name: load(folder / name, split, vocab) for name in domains(folder) if (folder / name / f"{split}.bin").stat().st_size}
     if not found:
-        raise ValueError(f"{folder}: no document went to {split}")
+        raise ValueError(f"{folder}: no document went to {split}: more of them are needed, or another held_out of tokens")
     return found
 
 

@@ -145,8 +145,8 @@ def test_band_keys_are_equal_exactly_where_a_band_agrees() -> None:
 
 def written(folder: Path, texts: list[str], ids: list[str] | None = None, size: int = 1000) -> Path:
     names = ids or [f"{n:016}" for n in range(len(texts))]
-    schema = pa.schema([("id", pa.string()), ("text", pa.string())])
-    rows = [{"id": i, "text": text} for i, text in zip(names, texts, strict=True)]
+    schema = pa.schema([("id", pa.string()), ("url", pa.string()), ("text", pa.string())])
+    rows = [{"id": i, "url": f"http://{i}", "text": text} for i, text in zip(names, texts, strict=True)]
     for index, start in enumerate(range(0, max(1, len(rows)), size)):
         documents.write(documents.shard(folder, index), rows[start : start + size], schema)
     return folder
@@ -485,6 +485,16 @@ def test_a_corpus_of_one_id_leaves_one(tmp_path: Path) -> None:
     folder = written(tmp_path / "in", [" ".join(prose(n)) for n in range(50)], ["same"] * 50, size=20)
     assert dedup(folder, out=tmp_path / "out", cfg=CFG)["rejected: same url"] == 49
     assert [row["text"] for row in documents.read(tmp_path / "out")] == [" ".join(prose(0))]
+
+
+def test_rows_with_one_number_and_no_url_are_two_documents(tmp_path: Path) -> None:
+    """Two files may number their rows alike: the same id and no url say nothing, the same text does."""
+    rows = [
+        {"id": "0", "url": url, "text": " ".join(prose(n))} for n, url in ((0, None), (1, ""), (2, None), (2, None), (3, "http://a"), (4, "http://b"))
+    ]
+    documents.write(documents.shard(tmp_path / "in", 0), rows)
+    numbers = dedup(tmp_path / "in", out=tmp_path / "out", cfg=CFG)
+    assert numbers["documents"] == 5 and numbers["rejected: exact"] == 1 and "rejected: same url" not in numbers
 
 
 def test_long_ids_stay_apart(tmp_path: Path) -> None:

@@ -78,6 +78,14 @@ def test_a_writer_sorts_rows_into_kept_and_refused_and_holds_little(tmp_path: Pa
     assert pq.ParquetFile(documents.shard(tmp_path / "small", 0)).metadata.num_row_groups == 11
 
 
+def test_a_stages_own_column_replaces_one_of_another_type() -> None:
+    """A whole-number weight from elsewhere would cut 1.22 copies to 1."""
+    schema = pa.schema([("id", pa.string()), ("weight", pa.int64()), ("text", pa.string())])
+    assert documents.with_fields(schema, weight=pa.float64(), words=pa.int64()) == pa.schema(
+        [("id", pa.string()), ("weight", pa.float64()), ("text", pa.string()), ("words", pa.int64())]
+    )
+
+
 def test_a_writer_that_fails_leaves_no_shard(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError, match="midway"), documents.Writer(tmp_path, 0, documents.SCHEMA) as writer:
         writer.add(row(1))

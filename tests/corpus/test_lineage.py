@@ -62,6 +62,17 @@ def test_the_funnel_counts_each_stage(judged: Path) -> None:
     assert [(row["url"], row["reason"]) for row in lineage.samples(judged)] == [("http://a.org/1", "short")]
 
 
+def test_what_documents_are_judged_by_is_no_part_of_their_funnel() -> None:
+    """x was read, then scored by a classifier that was trained on y."""
+    numbers = {"documents": 1, "text_bytes": 1, "rejected": 0}
+    made = {"x": {}, "y": {}, "c": {"examples": "y"}, "s": {"documents": "x", "classifier": "c"}}
+    manifests = [
+        {"name": name, "key": name, "numbers": {} if name == "c" else numbers, "inputs": {kind: [{"key": key}] for kind, key in inputs.items()}}
+        for name, inputs in reversed(made.items())
+    ]
+    assert [level.name for level in lineage.funnel(manifests)] == ["x", "s"]
+
+
 def test_a_kept_documents_way(judged: Path) -> None:
     way = lineage.trace(judged, "http://a.org/0")
     assert list(lineage.findings(way)) == [("in", "kept as it was"), ("measure", "length=12, text 12 -> 11 characters"), ("judge", "kept as it was")]
@@ -89,3 +100,8 @@ def test_show_prints_both(judged: Path) -> None:
     assert "x.warc.gz:3" in one.stdout and "refused: short (2 < 5)" in one.stdout
     none = shown("--document", "f" * 16)
     assert none.returncode == 1 and none.stderr.startswith("error: no document ffff")
+
+
+def test_counts_by_kind_are_said_without_the_zeros() -> None:
+    way = [("mask", {"id": "1", "masked": {"card": 0, "email": 3, "ip": 1}}), ("again", {"id": "1", "masked": {"card": 0, "email": 0, "ip": 0}})]
+    assert list(lineage.findings(way)) == [("mask", "masked=email:3 ip:1"), ("again", "masked=none")]

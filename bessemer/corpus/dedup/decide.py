@@ -37,7 +37,7 @@ DOUBT = 4.5  # standard errors between a pair's estimate and the least similarit
 
 
 def copies(sketches: Sketches, kind: str, decided: Path | None, part: int, parts: int, file: Path) -> None:
-    """Documents with the url (the id) or the text of an earlier one, in one share of the records."""
+    """Documents with the url and id, or the text, of an earlier one, in one share of the records."""
     keys, places = repeated(*sketches.records(kind, part, parts), decided)
     check = sketches.take(f"{kind}.check", places)[:, 0]
     distinct, which = np.unique(places, return_inverse=True)

@@ -41,7 +41,7 @@ class DedupConfig:
     workers: Whole = runtime(0)  # processes; 0: one per core
     records: Count = runtime(1_000_000)  # hashes that a process compares at once, 100 to 200 bytes of memory each
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
     content: ClassVar[tuple[str, ...]] = (documents.CONTENT,)
 
 

@@ -7,8 +7,9 @@ A sketch is a folder of plain arrays, one file each. For N documents with B band
     K.keys, K.rows         the records of kind K, sorted by key: a hash, and the document's number in the shard
     url.check, exact.check (N,) 64 more bits of the hash, so that no two documents are ever taken for equal by chance
 
-Kinds are `url` (of the id), `exact` (of the normalised text), `near` (one for each band) and `shared` (one for each distinct long line).
-Since keys are hashes, the records of all shards in one range of keys are one share of all the work, as small as one likes.
+Kinds are `url` (of the id and the url, where there is one), `exact` (of the normalised text), `near` (one for each band) and `shared` (one
+for each distinct long line). Since keys are hashes, the records of all shards in one range of keys are one share of all the work, as small
+as one likes.
 """
 
 import bisect
@@ -61,16 +62,18 @@ def write(source: Path, folder: Path, cfg: DedupConfig) -> None:
 
     for name in FILES:
         (temporary / name).touch()
-    for names, texts in portions(source):
+    for names, texts, addresses in portions(source):
         rows = np.arange(count, count + len(texts), dtype=np.uint32)
         count += len(texts)
         append("ids", np.frombuffer(b"".join(names), np.uint8))
         append("ids.ends", ends["ids"] + np.cumsum([len(name) for name in names]))
         ends["ids"] += sum(map(len, names))
         if cfg.exact:
-            for kind, numbers in (("url", map(xxhash.xxh3_128_intdigest, names)), ("exact", map(fingerprint, texts))):
+            known = np.array([bool(address) for address in addresses], bool)
+            hashes = ("url", map(xxhash.xxh3_128_intdigest, addresses), known), ("exact", map(fingerprint, texts), np.ones_like(known))
+            for kind, numbers, of in hashes:
                 prints = np.frombuffer(b"".join(number.to_bytes(16, "little") for number in numbers), np.uint64).reshape(-1, 2)
-                records[kind].append((prints[:, 0], rows))
+                records[kind].append((prints[of, 0], rows[of]))
                 append(f"{kind}.check", prints[:, 1])
         if cfg.near:
             sets, last = near.shingles(texts, cfg.ngram)
@@ -96,16 +99,23 @@ def write(source: Path, folder: Path, cfg: DedupConfig) -> None:
         shutil.rmtree(temporary)
 
 
-def portions(source: Path) -> Iterator[tuple[list[bytes], list[str]]]:
-    """(ids, texts) of some documents at a time: a batch, or less where they are long."""
-    for batch in docs.batches(source, ["id", "text"]):
+def portions(source: Path) -> Iterator[tuple[list[bytes], list[str], list[bytes]]]:
+    """(ids, texts, addresses) of some documents at a time: a batch, or less where they are long."""
+    columns = [name for name in ("id", "text", "url") if name in docs.schema(source).names]
+    for batch in docs.batches(source, columns):
         begin, size = 0, 0
         for end, row in enumerate(batch):
             if end > begin and size + len(row["text"]) > PORTION:
-                yield [one["id"].encode() for one in batch[begin:end]], [one["text"] for one in batch[begin:end]]
+                yield _columns(batch[begin:end])
                 begin, size = end, 0
             size += len(row["text"])
-        yield [one["id"].encode() for one in batch[begin:]], [one["text"] for one in batch[begin:]]
+        yield _columns(batch[begin:])
+
+
+def _columns(rows: list[docs.Row]) -> tuple[list[bytes], list[str], list[bytes]]:
+    # Rows of two files that number their own from 0 are not the same documents: an id alone does not make an address.
+    addresses = [f"{row['id']}\n{row['url']}".encode() if row.get("url") else b"" for row in rows]
+    return [row["id"].encode() for row in rows], [row["text"] for row in rows], addresses
 
 
 def mapped(file: Path, kind: Any) -> NDArray[Any]:

@@ -80,7 +80,8 @@ def document(record: Mapping[str, Any], source: str, cfg: ReadConfig) -> Row:
     if name is None:
         return refused(source, "no text", f"no {' or '.join(names)} (it has: {', '.join(map(str, record)) or 'nothing'})", url)
     if not isinstance(record[name], str):
-        return refused(source, "no text", f"{name} is {type(record[name]).__name__}, not text", url)
+        kind = "null" if record[name] is None else type(record[name]).__name__
+        return refused(source, "no text", f"{name} is {kind}, not text", url)
     text = _text(record[name]) or ""
     if not text.strip():
         return refused(source, "empty", f"{len(text)} characters of white space", url)
