@@ -7,8 +7,9 @@ import multiprocessing
 import os
 import select
 import signal
+import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
@@ -61,7 +62,7 @@ def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reach
     """Run every job in a process of its own on this machine; `reached` hears how many units are done."""
     # Each process is forked from one that has done nothing but import, once: clean as a new one, without half a second of imports.
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["__main__", function.__module__])
+    context.set_forkserver_preload([function.__module__])
     waiting, finished = list(reversed(jobs)), 0.0
     running: dict[Any, tuple[Any, Job, Any]] = {}  # by the pipe that says how it ended
     try:
@@ -70,7 +71,8 @@ def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reach
                 job, at = waiting.pop(), context.Value("q", 0, lock=False)
                 ours, theirs = context.Pipe(duplex=False)
                 process = context.Process(target=_child, args=(function, job, at, theirs), daemon=True)
-                process.start()
+                with contextlib.nullcontext() if any(map(_of_main, (function, *job.args))) else _main_left_alone():
+                    process.start()
                 theirs.close()
                 running[ours] = (process, job, at)
             for result in wait(list(running), timeout=0.2):
@@ -83,6 +85,24 @@ def here(function: Callable[..., None], jobs: Sequence[Job], workers: int, reach
     finally:
         for process, *_ in running.values():
             process.kill()
+
+
+@contextlib.contextmanager
+def _main_left_alone() -> Iterator[None]:
+    """A process that is started within does not import the main module again, which may be our whole command line, or Ray's worker:
+    half a second each. What it runs lies in other modules."""
+    main = sys.modules["__main__"]
+    kept: dict[str, Any] = {name: vars(main)[name] for name in ("__file__", "__spec__") if name in vars(main)}
+    vars(main).update(dict.fromkeys(kept))
+    try:
+        yield
+    finally:
+        vars(main).update(kept)
+
+
+def _of_main(value: Any) -> bool:
+    """Whether `value`, or the function that it wraps, is defined in the main module: then the process needs that."""
+    return getattr(getattr(value, "func", value), "__module__", "") == "__main__"
 
 
 def _alone(function: Callable[..., None], job: Job) -> None:

@@ -159,6 +159,14 @@ def test_crawl_delay_of_robots_txt_is_kept(serve: Any, tmp_path: Path) -> None:
     assert len(times) == 4 and min(b - a for a, b in itertools.pairwise(times)) > 0.35
 
 
+def test_a_site_that_asks_for_years_between_pages_is_left_alone(serve: Any, tmp_path: Path) -> None:
+    never = serve({"/robots.txt": "User-agent: *\nCrawl-delay: 1e9", "/far": page("/1")})
+    site = serve({"/": page(never.url + "/far", "/fine"), "/fine": page()})
+    _, rows = go(tmp_path, site, follow="any")
+    assert rows["/fine"]["status"] == 200 and never.paths() == ["/robots.txt"]
+    assert rows["/far"]["reason"] == "robots.txt: Crawl-delay of 1e+09 seconds"
+
+
 def test_a_stalling_page_costs_its_timeout_and_nothing_else(serve: Any, tmp_path: Path) -> None:
     site = serve({"/": page("/stall", "/fine"), "/stall": lambda _: (time.sleep(4), page())[1], "/fine": page()})
     began = time.monotonic()

@@ -25,6 +25,7 @@ from bessemer.corpus.crawl.seeds import LONGEST_URL
 
 REDIRECTS = (301, 302, 303, 307, 308)
 HOPS = 10  # redirects followed in a row
+LONGEST_DELAY = 600  # seconds; a site that asks for more between two pages does not want to be crawled, and would hold up the others
 SITES_AT_ONCE = 64
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
@@ -255,5 +256,8 @@ async def _rules(site: str, limits: Limits, fetch: Fetch) -> Protego | str:
             return f"robots.txt: HTTP {answer.status}"
         if answer.status >= 400:
             break
-        return Protego.parse((answer.decoded(limits.max_bytes) or b"").decode("utf-8", "replace"))
+        rules = Protego.parse((answer.decoded(limits.max_bytes) or b"").decode("utf-8", "replace"))
+        if (delay := rules.crawl_delay(limits.user_agent) or 0.0) > LONGEST_DELAY:
+            return f"robots.txt: Crawl-delay of {delay:g} seconds"
+        return rules
     return Protego.parse("")
