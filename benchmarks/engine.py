@@ -1,4 +1,4 @@
-"""The same shard function on three engines: our processes, Ray tasks, Daft (native runner, and on Ray where --daft-on-ray is given).
+"""The same shard function on three engines: our processes, Ray tasks, Daft (native runner).
 
     python benchmarks/engine.py [--documents 2000] [--shards 8] [--rounds 3]     (needs: pip install 'ray<2.60' daft)
 
@@ -73,7 +73,7 @@ def main() -> None:
         os.environ |= {"BESSEMER_CLUSTER": "local", "RAY_memory_monitor_refresh_ms": "0"} if engine == "ray" else {}
         ENGINES[engine](Path(source), Path(out), FilterConfig(preset="web"))
         return
-    with tempfile.TemporaryDirectory() as temporary:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as temporary:  # a crashed run may still be writing
         store = Path(temporary)
         rows = [{"id": docs.identifier(url), "url": url, "text": text_of(decode(html)).text} for url, html in pages.pages(given.documents)]
         for name, extra in (("sound", []), ("deadly", [{"id": "deadly", "url": "", "text": DEADLY}])):
