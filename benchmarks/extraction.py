@@ -5,7 +5,7 @@
 Two sets of pages with ground truth by people. article-extraction-benchmark (Zyte): the article's text; precision and recall over
 4-gram shingles of words, averaged over pages, as its evaluate.py does. trafilatura's evaluation pages: segments that must and must not
 come out. FOLDER is more pages (*.html, each of 20 kB or more, 60 of them), for speed alone. PYTHON is an interpreter that has some of
-the peers; without any, two environments are made in ~/.cache/bessemer/extraction. Systems take turns, each round in a fresh process.
+the peers; without any, two environments are made on first use. Systems take turns, each round in a fresh process.
 """
 
 import argparse
@@ -22,10 +22,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from statistics import median
 
-ENVIRONMENTS = {
-    "old": ["trafilatura==1.11.0", "lxml_html_clean==0.4.6"],  # the version that datatrove 0.10 pins
-    "new": ["trafilatura==2.3.1", "lxml_html_clean==0.4.6", "readability-lxml==0.9", "justext==3.0.2", "resiliparse==2.0.1", "html-text==0.7.1"],
-}
+import peers
+
 Extract = Callable[[str], str]
 
 
@@ -143,16 +141,6 @@ def rows_of(folder: Path, name: str) -> list[dict]:
         return [json.loads(line) for line in file]
 
 
-def made(cache: Path) -> list[str]:
-    """Interpreters of environments with the peers, made where they are not there."""
-    for name, packages in ENVIRONMENTS.items():
-        if not (cache / name / "done").exists():
-            subprocess.run([sys.executable, "-m", "venv", cache / name], check=True)
-            subprocess.run([cache / name / "bin/python", "-m", "pip", "install", "-q", *packages], check=True)
-            (cache / name / "done").touch()
-    return [str(cache / name / "bin/python") for name in ENVIRONMENTS]
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=Path("../shared/data/web"))
@@ -177,7 +165,7 @@ def main() -> None:
         files = [file for file in sorted(args.docs.rglob("*.html")) if file.stat().st_size >= 20_000]
         sets["docs"] = [decode(file.read_bytes()) for file in files[:: max(1, len(files) // 60)][:60]]
     systems = [(sys.executable, "bessemer", "")]
-    for python in args.peers or made(Path.home() / ".cache/bessemer/extraction"):
+    for python in args.peers or [str(peers.python(name)) for name in ("old-extractors", "extractors")]:
         found = json.loads(subprocess.check_output([python, __file__, "--worker"]))
         systems += [(python, name, number) for name, number in found.items() if name != "bessemer" and (name, number) not in [s[1:] for s in systems]]
     results: dict[tuple[str, str, str], list[dict]] = {system: [] for system in systems}

@@ -13,7 +13,7 @@ import os
 import platform
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -62,6 +62,14 @@ def name_of(path: Path) -> str:
     if folder.parent.name == "snapshots":  # in the cache of the Hugging Face hub: datasets--ORG--NAME/snapshots/REVISION
         return folder.parent.parent.name.rpartition("--")[2]
     return (read_manifest(folder) or {}).get("name") or folder.name
+
+
+def names_of(paths: Sequence[Path], what: str) -> list[str]:
+    """What each of several inputs is called. ValueError where two of them (`what`, in the plural) are called alike."""
+    names = [name_of(path) for path in paths]
+    if len(set(names)) < len(names):
+        raise ValueError(f"two {what} are called alike ({', '.join(names)}): rename a folder")
+    return names
 
 
 def digest(path: Path) -> str:

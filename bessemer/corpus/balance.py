@@ -10,8 +10,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import xxhash
-
 from bessemer.core import artifact, workers
 from bessemer.corpus import documents as docs
 from bessemer.corpus import each
@@ -54,14 +52,6 @@ def value_of(row: Row, by: str) -> str:
         return (urlsplit(row["url"] or "").hostname or NONE).removeprefix("www.")
     except ValueError:  # not an address
         return NONE
-
-
-def share_of(document: str, by: str) -> float:
-    """A number from 0 up to 1 that stands for a document, the same in every corpus.
-
-    Each `by` has its own: were they the same, what one balance dropped would be what the next one wants to drop.
-    """
-    return xxhash.xxh3_64_intdigest(f"balance {by} {document}".encode("utf-8", "replace")) / 2**64
 
 
 def measure(documents: Path, scratch: Path, cfg: BalanceConfig) -> dict[str, Size]:
@@ -121,7 +111,7 @@ def _sizes(source: Path, by: str, at: Any) -> Iterator[tuple[str, float, Size]]:
     for rows in docs.batches(source, ["id", "text", place, *([WEIGHT] if WEIGHT in known else [])]):
         for row in rows:
             weight = weight_of(row)
-            yield value_of(row, by), share_of(row["id"], by), (weight, weight * len(row["text"].encode("utf-8", "replace")))
+            yield value_of(row, by), docs.lot(row["id"], f"balance {by}"), (weight, weight * len(row["text"].encode("utf-8", "replace")))
         at.value += len(rows)
 
 
@@ -146,7 +136,7 @@ def weigher(weighing: Weighing) -> each.Batch:
             weight = weights[value if value in weights else OTHER]
             if not weighing.cfg.drop:
                 row[WEIGHT] = weight_of(row) * weight
-            elif (share := share_of(row["id"], by)) >= weight:
+            elif (share := docs.lot(row["id"], f"balance {by}")) >= weight:
                 row |= {"reason": f"{by} has too much", "detail": value, "value": share, "bound": weight}
         return rows
 

@@ -20,6 +20,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+import xxhash
 
 from bessemer.core import artifact
 
@@ -38,6 +39,14 @@ REASON = {"reason": pa.string(), "detail": pa.string(), "value": pa.float64(), "
 def identifier(url: str) -> str:
     """The id of the document at `url`: the first 16 hex digits of its SHA-256."""
     return hashlib.sha256(url.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+
+
+def lot(document: str, use: str) -> float:
+    """A number from 0 up to 1 that a document's id decides, the same in every corpus.
+
+    Each `use` has its own: were they the same, what one stage dropped would be what the next one wants to drop.
+    """
+    return xxhash.xxh3_64_intdigest(f"{use} {document}".encode("utf-8", "surrogatepass")) / 2**64
 
 
 def shard(folder: Path, index: int) -> Path:

@@ -85,7 +85,7 @@ def watched(sizes: Mapping[str, Size], found: Mapping[str, float], cfg: BalanceC
 def lowered(sizes: Mapping[str, Size], found: Mapping[str, float], parts: Mapping[str, list[Size]], cfg: BalanceConfig) -> dict[str, float]:
     """`found` for dropping: lowered, part by part, until the documents that are really kept break no bound.
 
-    `parts[value]`, of each value watched: what the documents with a number (balance.share_of) below the value's weight come to, by the
+    `parts[value]`, of each value watched: what the documents with a number (documents.lot) below the value's weight come to, by the
     part of that range in which the number lies, the lowest first.
     """
     cut = {value: len(pieces) for value, pieces in parts.items()}

@@ -48,7 +48,7 @@ def evaluate(
         "answers": lambda subject: measure.answers(subject, questions, cfg.max_tokens),
         "choices": lambda subject: measure.choices(subject, choices),
     }
-    names = _names(models)
+    names = artifact.names_of(models, "models")
     items = {name: _measure(name, path, parts, out / artifact.RUN) for name, path in zip(names, models, strict=True)}
 
     kinds = [row.get("kind", "other") for row in questions]
@@ -102,14 +102,6 @@ def _measure(name: str, path: Path, parts: dict[str, Callable[[Subject], Row]], 
             log.say(f"{name}: {part} in {time.perf_counter() - began:.1f}s")
         items |= json.loads(file.read_text(encoding="utf-8"))
     return items
-
-
-def _names(models: Sequence[Path]) -> list[str]:
-    """What each model is called: its artifact's name, or its folder's."""
-    names = [artifact.name_of(path) for path in models]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two models are called alike ({', '.join(names)}): rename a folder")
-    return names
 
 
 def _answered(questions: Sequence[Row], items: dict[str, Row]) -> list[Row]:

@@ -20,5 +20,6 @@ def language(documents: Path, *, out: Path, cfg: LanguageConfig) -> dict[str, fl
 
 def estimate(cfg: LanguageConfig, step: Any) -> dict[str, float]:
     """Nothing but whether the codes are codes: how much there is to read shows later."""
-    detector(cfg)
+    if cfg.keep:  # else the model need not be loaded to plan
+        detector(cfg)
     return {}

@@ -35,7 +35,9 @@ def tokens(documents: tuple[Path, ...], tokenizer: Path, *, out: Path, cfg: Toke
     Copies come in rounds, all first ones before any second, so that they stand far apart. Held out is each at most once.
     """
     encoder = Tokenizer.load(tokenizer)
-    names = _names(documents)
+    if not documents:
+        raise ValueError("documents is empty: name at least one folder of documents")
+    names = artifact.names_of(documents, "inputs")
     with contextlib.ExitStack() as stack:
         writers: dict[str, dict[str, token_file.Writer]] = {}
 
@@ -73,16 +75,6 @@ def copies(row: store.Row) -> int:
 def _share(word: str) -> float:
     """A number from 0 up to 1, decided by the word alone: a document stays on its side when the corpus around it changes."""
     return int.from_bytes(hashlib.sha256(word.encode()).digest()[:4]) / 2**32
-
-
-def _names(documents: tuple[Path, ...]) -> list[str]:
-    """What each input is called."""
-    if not documents:
-        raise ValueError("documents is empty: name at least one folder of documents")
-    names = [artifact.name_of(path) for path in documents]
-    if len(set(names)) < len(names):
-        raise ValueError(f"two inputs are called alike ({', '.join(names)}): rename a folder")
-    return names
 
 
 def _batches(folder: Path, cfg: TokensConfig) -> Iterator[list[store.Row]]:

@@ -9,8 +9,7 @@ import pyarrow as pa
 import pytest
 
 from bessemer.corpus import documents
-from bessemer.corpus.balance import share_of, value_of
-from bessemer.corpus.classify.score import draw
+from bessemer.corpus.balance import value_of
 from bessemer.corpus.shares import OTHER, BalanceConfig, bound, effective, weights
 from bessemer.stages.balance import balance
 
@@ -204,10 +203,11 @@ def test_what_stages_drop_one_after_another_is_drawn_anew(tmp_path: Path):
     left = list(documents.read(tmp_path / "two"))
     assert np.mean([row["topic"] == "x" for row in left]) == pytest.approx(0.2, abs=0.04)
     assert np.mean([row["url"] == "http://a/" for row in left if row["topic"] == "x"]) == pytest.approx(0.2, abs=0.09)
-    drawn = np.array([[share_of(f"{n}", "site"), share_of(f"{n}", "topic"), draw(f"{n}", "topic"), draw(f"{n}", "quality")] for n in range(4000)])
+    uses = ("balance site", "balance topic", "score topic", "score quality")
+    drawn = np.array([[documents.lot(f"{n}", use) for use in uses] for n in range(4000)])
     assert np.abs(np.corrcoef(drawn.T) - np.eye(4)).max() < 0.07  # 4.5 standard deviations of 1 / sqrt(4000)
 
 
 def test_a_document_has_one_number_and_numbers_are_spread_evenly():
-    found = np.sort([share_of(f"document {n}", "site") for n in range(2000)])
+    found = np.sort([documents.lot(f"document {n}", "balance site") for n in range(2000)])
     assert np.abs(found - np.arange(2000) / 2000).max() < 1.95 / math.sqrt(2000)  # Kolmogorov-Smirnov at 0.1 %

@@ -2,11 +2,10 @@
 
 import csv
 import gzip
-import json
 import sys
 import zlib
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xxhash
 
-from bessemer.core import artifact
+from bessemer.core import artifact, jsonl
 from bessemer.corpus import documents
 from bessemer.corpus.classify.features import Features, Hasher
 
@@ -91,18 +90,6 @@ def _lines(source: Path) -> Iterator[documents.Row]:
     packed = source.suffix == ".gz"
     with gzip.open(source, "rt", encoding="utf-8-sig", newline=ends) if packed else source.open(encoding="utf-8-sig", newline=ends) as file:
         try:
-            yield from csv.DictReader(file) if kind == ".csv" else _objects(file, source)
+            yield from csv.DictReader(file) if kind == ".csv" else jsonl.rows(file, source)
         except (UnicodeDecodeError, csv.Error, EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise ValueError(f"{source} is not {kind[1:].upper()} in UTF-8: {error}") from None
-
-
-def _objects(file: Iterable[str], source: Path) -> Iterator[documents.Row]:
-    for number, line in enumerate(file, 1):
-        if line.strip():
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{source}:{number}: not JSON: {error.msg}") from None
-            if not isinstance(row, dict):
-                raise ValueError(f"{source}:{number}: a row is a JSON object, not {line[:40]!r}")
-            yield row

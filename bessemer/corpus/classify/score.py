@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pyarrow as pa
-import xxhash
 
 from bessemer.core.config import Fraction, Whole, runtime, unknown
 from bessemer.corpus import documents, each
@@ -76,11 +75,6 @@ def refusal(identifier: str, name: str, score: float, cfg: ScoreConfig) -> Mappi
         return said | {"bound": cfg.max}
     # GPT-3 kept a page where a draw from a Pareto (Lomax) distribution exceeds 1 - score (Brown et al. 2020, appendix A). The chance of
     # that is (1 + (1 - score))**-alpha; the draw is the document's own, the same on every run.
-    if cfg.sample and draw(identifier, cfg.name) >= (chance := (2.0 - score) ** -cfg.sample):
+    if cfg.sample and documents.lot(identifier, f"score {cfg.name}") >= (chance := (2.0 - score) ** -cfg.sample):
         return said | {"detail": f"drawn: kept with {chance:.4f}"}
     return {}
-
-
-def draw(identifier: str, name: str) -> float:
-    """A number in [0, 1) that the id of a document decides, another one for each score."""
-    return xxhash.xxh3_64_intdigest(f"score {name} {identifier}".encode("utf-8", "surrogatepass")) / 2.0**64
