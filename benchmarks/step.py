@@ -15,7 +15,7 @@ import torch
 
 from bessemer.core import device
 from bessemer.model.config import ModelConfig
-from bessemer.model.decoder import Decoder, initialise
+from bessemer.model.model import Model, initialise
 from bessemer.scale import count
 from bessemer.train.loop import FitConfig, fit
 from bessemer.train.objective import predict
@@ -38,7 +38,7 @@ def source(step: int) -> dict[str, torch.Tensor]:
 
 def measure(settings: dict) -> float:
     """Tokens per second of STEPS steps after WARM steps, in a run of its own."""
-    model = Decoder(MODEL)
+    model = Model(MODEL)
     initialise(model, 0)
     with tempfile.TemporaryDirectory() as folder:
         cfg = FitConfig(steps=WARM + STEPS, batch=ROWS, log_every=1, save_every=10_000, **settings)

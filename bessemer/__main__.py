@@ -6,11 +6,11 @@ import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from rich.console import Console
 from rich.table import Table
-from tyro.conf import Positional
+from tyro.conf import Positional, arg
 
 from bessemer.core import artifact, config, workers
 from bessemer.core import recipe as recipes
@@ -63,7 +63,7 @@ def dispatch(words: list[str]) -> None:
     if not words or words[0] in ("-h", "--help"):
         print(overview())
         return
-    name, rest = words[0], words[1:]
+    name, rest = words[0].replace("-", "_"), words[1:]
     if name in COMMANDS:
         parse(COMMANDS[name], rest, name)
     elif name in NAMES:
@@ -73,10 +73,10 @@ def dispatch(words: list[str]) -> None:
 
 
 def parse(function: Callable[..., Any], words: list[str], name: str) -> Any:
-    """Call `function` with what the flags say; its signature is the help."""
+    """Call `function` with what the flags say; its signature is the help. Each field of `cfg` is a flag; those of a config inside it: --mask.rate."""
     import tyro
 
-    return tyro.cli(function, args=words, prog=f"bessemer {name}", config=(tyro.conf.OmitArgPrefixes,))
+    return tyro.cli(function, args=words, prog=f"bessemer {name}")
 
 
 def overview() -> str:
@@ -84,9 +84,9 @@ def overview() -> str:
 
     commands = {name: (function.__doc__ or "").partition("\n")[0] for name, function in COMMANDS.items()}
     lines = ["usage: bessemer COMMAND [--help] [--debug]", "", "commands"]
-    lines += [f"  {name:<12} {text}" for name, text in commands.items()]
+    lines += [f"  {name:<17} {text}" for name, text in commands.items()]
     lines += ["", "stages: each runs alone, or as a table of a recipe"]
-    lines += [f"  {name:<12} {text}" for name, text in summaries().items()]
+    lines += [f"  {name.replace('_', '-'):<17} {text}" for name, text in summaries().items()]
     return "\n".join(lines)
 
 
@@ -97,7 +97,7 @@ def run_stage(stage: Stage, words: list[str]) -> None:
     fields: list[Any] = []
     for name, kind in stage.inputs.items():
         fields.append((name, kinds[kind][0], dataclasses.field(default=kinds[kind][1])))
-    fields.append(("cfg", stage.config))
+    fields.append(("cfg", Annotated[stage.config, arg(name="")]))
     fields.append(("out", Path | None, dataclasses.field(default=None)))
     fields.append(("store", Path, dataclasses.field(default=Path("artifacts"))))
     fields.append(("cluster", str, dataclasses.field(default="")))
@@ -188,7 +188,7 @@ def show_document(path: Path, document: str) -> None:
         print(f"  {name:<14} {said}")
 
 
-def chat(checkpoint: Positional[Path], /, cfg: ChatConfig) -> None:
+def chat(checkpoint: Positional[Path], /, cfg: Annotated[ChatConfig, arg(name="")]) -> None:
     """Talk to a checkpoint in the terminal, or through a pipe."""
     from bessemer.decode import chat as terminal
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from bessemer.model.config import ModelConfig
-from bessemer.model.decoder import Decoder, initialise
+from bessemer.model.model import Model, initialise
 from bessemer.tokenizer import bpe
 from bessemer.tokenizer.tokenizer import Tokenizer
 
@@ -33,10 +33,10 @@ def words(tokenizer_folder: Path) -> Tokenizer:
 
 
 @pytest.fixture
-def small() -> Decoder:
+def small() -> Model:
     """A decoder that has learnt nothing, with weights large enough that its scores differ."""
     torch.manual_seed(0)
-    model = Decoder(ModelConfig(vocab=320, width=32, depth=2, heads=4, kv_heads=2, head_width=8, hidden=48, context=64)).eval()
+    model = Model(ModelConfig(vocab=320, width=32, depth=2, heads=4, kv_heads=2, head_width=8, hidden=48, context=64)).eval()
     initialise(model, 0)
     with torch.no_grad():
         for weight in model.parameters():

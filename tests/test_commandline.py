@@ -49,16 +49,17 @@ def corpus(tmp_path: Path) -> Path:
 def test_the_overview_lists_every_command_and_stage():
     text = bessemer().stdout
     for name in [*NAMES, "run", "plan", "show", "chat"]:
-        assert f"\n  {name} " in text
+        assert f"\n  {name.replace('_', '-')} " in text
     for name in NAMES:
-        assert text.split(f"\n  {name} ")[1].splitlines()[0].strip(), f"{name} has no summary"
+        assert text.split(f"\n  {name.replace('_', '-')} ")[1].splitlines()[0].strip(), f"{name} has no summary"
 
 
 def fields(config: type) -> list[str]:
-    """Names of a config's fields; of a config inside it, those of its own."""
+    """Names of a config's fields; of a config inside it, those of its own behind its name: mask.rate."""
     found: list[str] = []
     for field in dataclasses.fields(config):
-        found += fields(field.type) if isinstance(field.type, type) and dataclasses.is_dataclass(field.type) else [field.name]
+        inner = isinstance(field.type, type) and dataclasses.is_dataclass(field.type)
+        found += [f"{field.name}.{name}" for name in fields(field.type)] if inner else [field.name]
     return found
 
 

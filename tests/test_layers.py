@@ -90,6 +90,7 @@ def test_corpus_stages_do_not_load_torch():
         "language",
         "classifier",
         "score",
+        "exercises",
     )
     code = f"from bessemer.stages import find; import sys; [find(name) for name in {names}]; print(*sys.modules)"
     assert "torch" not in subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()

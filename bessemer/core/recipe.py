@@ -176,6 +176,10 @@ def _path(source: Step | Path | str, made: Mapping[str, Path], fetched: Mapping[
     return source if isinstance(source, Path) else fetched[source]
 
 
+# Of a model many repositories hold the same weights again, for other libraries.
+OTHER_WEIGHTS = ["*.h5", "*.msgpack", "*.onnx", "*.ot", "original/*", "consolidated*"]
+
+
 def fetch(address: str) -> Path:
     """Download `hf://org/name[@revision]`, or `hf://datasets/org/name[/folder][@revision]`, into the Hugging Face cache.
 
@@ -189,7 +193,9 @@ def fetch(address: str) -> Path:
     organisation, _, rest = name.removeprefix("datasets/").partition("/")
     name, _, folder = rest.partition("/")
     patterns = [f"{folder}/*" if folder else "*.parquet"] if is_dataset else None
-    get = functools.partial(snapshot_download, f"{organisation}/{name}", repo_type="dataset" if is_dataset else "model", revision=revision or None)
+    others = None if is_dataset else OTHER_WEIGHTS
+    kind = "dataset" if is_dataset else "model"
+    get = functools.partial(snapshot_download, f"{organisation}/{name}", repo_type=kind, revision=revision or None, ignore_patterns=others)
     try:
         found = Path(get(allow_patterns=patterns))
         if is_dataset and not folder and not any(found.rglob("*.parquet")):

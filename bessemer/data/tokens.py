@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from bessemer.data import order
+from bessemer.tokenizer.tokenizer import Tokenizer
 
 Batch = dict[str, torch.Tensor]
 SPLITS = ("train", "val")
@@ -116,6 +117,19 @@ def load_all(folder: Path, split: str, vocab: int) -> dict[str, TokenFile]:
     if not found:
         raise ValueError(f"{folder}: no document went to {split}: more of them are needed, or another held_out of tokens")
     return found
+
+
+def check_words(file: TokenFile, words: Tokenizer) -> None:
+    """ValueError where the ids of a file stand for other text than its own: they were made by another tokenizer.
+
+    The first documents are looked at: their bytes must add up, where the tokenizer keeps texts as they are.
+    """
+    widths = np.array(words.token_bytes())
+    for number in range(min(8, len(file.lengths))):
+        ids = file.ids[file.offsets[number] : file.offsets[number + 1] - 1]  # the end of text is no byte of it
+        surplus = int(widths[ids].sum()) - int(file.lengths[number]) if ids.max(initial=0) < len(widths) else -1
+        if surplus not in (0, words.lead) and (words.exact or surplus == -1):
+            raise ValueError(f"document {file.documents[number]} was not encoded by this tokenizer, so its ids mean other text here")
 
 
 def _kind(vocab: int) -> type[np.unsignedinteger]:

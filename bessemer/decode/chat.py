@@ -1,6 +1,6 @@
 """Chat in the terminal: the answer appears token by token, the conversation is remembered as far as the context reaches.
 
-A base checkpoint was never taught to answer: it continues what is typed.
+A base checkpoint was never taught to answer: it continues what is typed. An encoder-decoder rewrites it, line by line.
 """
 
 import sys
@@ -18,7 +18,7 @@ if TYPE_CHECKING:  # torch takes a second to import, and `bessemer --help` reads
     from bessemer.tokenizer.tokenizer import Tokenizer
 
 Message = dict[str, Any]
-Reply = Callable[[list[int]], Iterator[int]]  # prompt ids -> ids as they come
+Reply = Callable[[list[int]], Iterator[int]]  # ids of a prompt, or of an encoder-decoder's source -> ids as they come
 HELP = "/reset forgets the conversation, /quit or Ctrl-D ends it, Ctrl-C stops an answer"
 BROKEN = "\ufffd"  # what bytes that are no character yet decode to
 
@@ -40,20 +40,29 @@ def chat(checkpoint: Path, cfg: ChatConfig) -> None:
     for name in ("config.json", "tokenizer.json"):
         if not (checkpoint / name).is_file():
             raise FileNotFoundError(f"{checkpoint} is not a checkpoint: it holds no {name}")
+    from bessemer.data.checkpoint import load
+    from bessemer.data.seq2seq import start_of
     from bessemer.decode.generate import stream
     from bessemer.decode.sample import Sampling
     from bessemer.model import weights
-    from bessemer.tokenizer.tokenizer import Tokenizer
 
-    model, tokenizer, defaults = weights.load(checkpoint), Tokenizer.load(checkpoint), weights.generation_defaults(checkpoint)
+    shape = weights.load_config(checkpoint).shape
+    if shape == "encoder":
+        raise ValueError(f"{checkpoint} is an encoder: it reads text and writes none, so there is nothing to chat with")
+    (model, tokenizer), defaults = load(checkpoint, shapes=(shape,)), weights.generation_defaults(checkpoint)
     length = min(cfg.max_tokens, model.cfg.context // 2)
     sampling = Sampling(length, *settings(cfg, defaults), cfg.seed)
-    stop = {tokenizer.end_of_text, tokenizer.end_of_turn}
+    stop = set(tokenizer.ends)
+    start = [defaults.get("decoder_start_token_id", start_of(tokenizer))]
 
-    def reply(prompt: list[int]) -> Iterator[int]:
-        return stream(model, prompt, sampling, stop)
+    def reply(ids: list[int]) -> Iterator[int]:
+        return stream(model, start, sampling, stop, source=ids) if shape == "encdec" else stream(model, ids, sampling, stop)
 
-    if answers(defaults, tokenizer):
+    if shape == "encdec":
+        if cfg.system:
+            raise ValueError(f"system: {checkpoint} is an encoder-decoder, which takes one text at a time and no instruction beside it")
+        rewrite(typed("source> "), tokenizer, reply, model.cfg.context)
+    elif answers(defaults, tokenizer):
         converse(typed("> "), tokenizer, reply, model.cfg.context - length, cfg.system)
     else:
         log.say(f"{checkpoint} is a base model: it has not learned to answer, so it continues your text")
@@ -109,6 +118,19 @@ def carry_on(lines: Iterable[str], tokenizer: "Tokenizer", reply: Reply, room: i
             continue
         print(line, end="", flush=True)
         show(text_of(reply([tokenizer.end_of_text, *ids]), tokenizer))
+
+
+def rewrite(lines: Iterable[str], tokenizer: "Tokenizer", reply: Reply, room: int) -> None:
+    """What an encoder-decoder makes of each line, the lines apart. `room`: tokens a source may have, its end included."""
+    for line in lines:
+        if line.startswith("/"):
+            log.say(f"{line.split()[0]} means nothing to an encoder-decoder; /quit or Ctrl-D ends")
+            continue
+        ids = [*tokenizer.encode(line), tokenizer.end_of_text]
+        if len(ids) > room:
+            _refuse(ValueError(f"the text has {len(ids) - 1} tokens, {room - 1} fit: shorten it"))
+            continue
+        show(text_of(reply(ids), tokenizer))
 
 
 def fit(opening: Sequence[Message], turns: list[Message], tokenizer: "Tokenizer", room: int) -> list[Message]:

@@ -7,11 +7,11 @@ from typing import Any
 from bessemer.core import log
 from bessemer.decode.generate import generate
 from bessemer.decode.sample import Sampling
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 from bessemer.tokenizer.tokenizer import Tokenizer
 
 ROWS = 64  # questions answered at once
-PLAIN = {"system": "", "user": "Question: ", "assistant": "Answer: "}
+PLAIN = {"system": "", "user": "Question: ", "assistant": "Answer: ", "tool": "Result: "}
 
 
 @dataclass(frozen=True)
@@ -29,16 +29,16 @@ def prompt(tokenizer: Tokenizer, messages: Sequence[dict[str, Any]], chat: bool)
 
 def plain(messages: Sequence[dict[str, Any]]) -> str:
     """A conversation as text that a base model may have seen the like of: `Question: ...`, next line `Answer:`."""
-    return "".join(f"{PLAIN[m['role']]}{m['content'].strip()}\n" for m in messages) + "Answer:"
+    return "".join(f"{PLAIN[m['role']]}{(m.get('content') or '').strip()}\n" for m in messages) + "Answer:"
 
 
-def answers(model: Decoder, tokenizer: Tokenizer, conversations: Sequence[Sequence[dict[str, Any]]], chat: bool, max_tokens: int) -> list[Answer]:
+def answers(model: Model, tokenizer: Tokenizer, conversations: Sequence[Sequence[dict[str, Any]]], chat: bool, max_tokens: int) -> list[Answer]:
     """The likeliest answer (greedy) to each conversation. A base model's ends before the first token that breaks the line.
 
     A prompt that leaves no room for `max_tokens` in the model's context loses its beginning.
     """
     room = check_room(model.cfg.context, max_tokens)
-    stop = {tokenizer.end_of_text, tokenizer.end_of_turn} | (set() if chat else line_ends(tokenizer))
+    stop = set(tokenizer.ends) | (set() if chat else line_ends(tokenizer))
     prompts = [prompt(tokenizer, messages, chat)[-room:] for messages in conversations]
     found = [Answer("", False)] * len(prompts)
     order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), i))  # questions of one length end up in one batch

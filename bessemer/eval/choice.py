@@ -5,10 +5,10 @@ from collections.abc import Sequence
 import numpy as np
 
 from bessemer.eval import likelihood
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 
 
-def log_likelihoods(model: Decoder, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
+def log_likelihoods(model: Model, prompts: Sequence[Sequence[int]], choices: Sequence[Sequence[Sequence[int]]]) -> list[list[float]]:
     """Natural log-probability of every choice of every question. `choices` are token ids, as they would follow the prompt."""
     pairs = [(prompt, choice) for prompt, options in zip(prompts, choices, strict=True) for choice in options]
     found = iter(likelihood.continuations(model, pairs, "choices"))

@@ -9,13 +9,13 @@ import torch
 import torch.nn.functional as F
 
 from bessemer.core import log
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 
 BATCH_TOKENS = 8192  # positions in one forward pass, padding included
 LOGITS = 1 << 24  # logits in memory at once: 64 MB as float32
 
 
-def continuations(model: Decoder, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], label: str = "likelihood") -> list[float]:
+def continuations(model: Model, pairs: Sequence[tuple[Sequence[int], Sequence[int]]], label: str = "likelihood") -> list[float]:
     """Natural log-probability of each continuation given its prompt, summed over its tokens.
 
     A prompt too long for the model's context loses its beginning. ValueError where a prompt or continuation is empty, or a
@@ -34,7 +34,7 @@ def continuations(model: Decoder, pairs: Sequence[tuple[Sequence[int], Sequence[
     return score(model, rows, starts, label)
 
 
-def documents(model: Decoder, texts: Sequence[Sequence[int]], first: int, stride: int | None = None, label: str = "documents") -> list[float]:
+def documents(model: Model, texts: Sequence[Sequence[int]], first: int, stride: int | None = None, label: str = "documents") -> list[float]:
     """Natural log-probability of each whole document; `first` is the token that stands before its first one.
 
     A document longer than the model's context is read in windows that move on by `stride` tokens (half the context if not
@@ -67,7 +67,7 @@ def windows(stream: Sequence[int], context: int, stride: int) -> Iterator[tuple[
 
 
 @torch.inference_mode()
-def score(model: Decoder, rows: Sequence[Sequence[int]], starts: Sequence[int], label: str) -> list[float]:
+def score(model: Model, rows: Sequence[Sequence[int]], starts: Sequence[int], label: str) -> list[float]:
     """For each row of ids: the summed natural log-probability of row[start:], each token given all before it in its row."""
     device = next(model.parameters()).device
     totals = torch.zeros(len(rows), dtype=torch.float64)
@@ -100,7 +100,7 @@ def _batches(lengths: Sequence[int]) -> Iterator[list[int]]:
         yield batch
 
 
-def _log_probabilities(model: Decoder, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+def _log_probabilities(model: Model, hidden: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     """(N, C), (N,) -> (N,) log-probabilities in float32, a slice of the positions at a time."""
     found = []
     rows = max(1, LOGITS // model.cfg.vocab)

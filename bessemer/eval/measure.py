@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from bessemer.core import device
+from bessemer.data import checkpoint
 from bessemer.data import tokens as token_file
 from bessemer.decode import chat
 from bessemer.eval import answer, choice, overlap, perplexity
 from bessemer.model import weights
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 from bessemer.tokenizer.tokenizer import Tokenizer
 
 Row = dict[str, Any]
@@ -20,15 +21,15 @@ Row = dict[str, Any]
 class Subject:
     """A model under test."""
 
-    model: Decoder
+    model: Model
     tokenizer: Tokenizer
     chat: bool  # asked through its chat template; a base model is asked in plain text
 
 
 def load(path: Path) -> Subject:
     """Open a checkpoint on the GPU, where there is one."""
-    tokenizer = Tokenizer.load(path)
-    return Subject(weights.load(path, device.pick()), tokenizer, chat.answers(weights.generation_defaults(path), tokenizer))
+    model, tokenizer = checkpoint.load(path, device.pick())
+    return Subject(model, tokenizer, chat.answers(weights.generation_defaults(path), tokenizer))
 
 
 def text(subject: Subject, tokens: Path, total: int, each: int) -> Row:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from bessemer.data.tokens import TokenFile
 from bessemer.eval import likelihood, stats
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 from bessemer.tokenizer.tokenizer import Tokenizer
 
 
@@ -28,19 +28,23 @@ class Scored:
         return 2 ** (sum(self.bits) / self.tokens)
 
 
-def documents(model: Decoder, tokenizer: Tokenizer, file: TokenFile, numbers: Sequence[int], max_tokens: int) -> Scored:
+def documents(model: Model, tokenizer: Tokenizer, file: TokenFile, numbers: Sequence[int], max_tokens: int) -> Scored:
     """Score the named documents of a token file, each up to its first `max_tokens` tokens, with only end-of-text before it.
 
     ValueError where the file's ids were made by another tokenizer than the model's: their bytes would not add up.
     """
+    if not tokenizer.exact:
+        raise ValueError("this tokenizer changes texts (case, spaces or forms of characters), so bits per byte of a text mean nothing for it")
     widths = tokenizer.token_bytes()
     texts, sizes = [], []
     for number in numbers:
         ids = file.ids[file.offsets[number] : file.offsets[number + 1] - 1].tolist()  # the end of text is no byte of it
-        if max(ids, default=0) >= len(widths) or sum(widths[i] for i in ids) != file.lengths[number]:
+        known = max(ids, default=0) < len(widths)
+        lead = sum(widths[i] for i in ids) - int(file.lengths[number]) if known else 0
+        if not known or lead not in (0, tokenizer.lead):
             raise ValueError(f"document {file.documents[number]} was not encoded by this model's tokenizer, so its ids mean other text here")
         texts.append(ids[:max_tokens])
-        sizes.append(sum(widths[i] for i in ids[:max_tokens]))
+        sizes.append(sum(widths[i] for i in ids[:max_tokens]) - lead)
     kept = [(text, size) for text, size in zip(texts, sizes, strict=True) if size]
     if not kept:
         raise ValueError("no held-out document has any text")

@@ -1,78 +1,102 @@
-"""Grouped-query attention with rotary positions (Su et al. 2021; Ainslie et al. 2023) and the cache that decoding needs.
+"""Attention as a block's mixer (Vaswani et al. 2017): multi-head, grouped or multi-query (Ainslie et al. 2023), of a text with itself or
+with an encoded source.
 
 B rows, T tokens, S keys, C width, H query heads, K key-value heads, D head width.
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from bessemer.model.config import ModelConfig
-
-# On CPU the flash backward is slower in bf16 than plain matrix products while the (T, T) scores still fit the cache.
-EXPLICIT_UP_TO = 512
-
-
-class Cache:
-    """Keys and values of everything read so far: (L, B, K, S, D). A row's tokens are written at their own positions, so rows of
-    different length share a batch, and what padding wrote is overwritten before it can be seen."""
-
-    def __init__(self, cfg: ModelConfig, rows: int, length: int, device: torch.device | str = "cpu", dtype: torch.dtype = torch.float32):
-        shape = (cfg.depth, rows, cfg.kv_heads, length, cfg.head_width)
-        self.keys, self.values = torch.zeros(shape, device=device, dtype=dtype), torch.zeros(shape, device=device, dtype=dtype)
-        self.length = length
-
-    def put(self, layer: int, at: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Write (B, K, T, D) at positions `at` (B, T); returns all keys and values of the layer, (B, K, S, D)."""
-        row = torch.arange(at.shape[0], device=at.device)[:, None]
-        self.keys[layer].transpose(1, 2)[row, at] = key.transpose(1, 2)
-        self.values[layer].transpose(1, 2)[row, at] = value.transpose(1, 2)
-        return self.keys[layer], self.values[layer]
-
-
-def rotary(at: Tensor, width: int, base: float) -> tuple[Tensor, Tensor]:
-    """Cosine and sine (B or 1, 1, T, D) of each position's angles, eq. 15 of the RoPE paper with halves instead of pairs."""
-    frequency = base ** (-torch.arange(0, width, 2, device=at.device, dtype=torch.float32) / width)
-    angle = at[:, None, :, None].float() * frequency
-    return torch.cat([angle.cos()] * 2, -1), torch.cat([angle.sin()] * 2, -1)
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn (B, H, T, D) by its positions."""
-    first, second = x.chunk(2, -1)
-    return (x * cos + torch.cat([-second, first], -1) * sin).to(x.dtype)
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None) -> Tensor:
-    """softmax(q k^T / sqrt(D)) v: (B, H, T, D) on (B, K, S, D). `mask` (B or 1, 1, T, S) is True where a key may be seen; None: causal."""
-    groups = query.shape[1] // key.shape[1]
-    if query.device.type == "cpu" and query.shape[2] > 1 and key.shape[2] <= EXPLICIT_UP_TO:
-        if mask is None:
-            mask = torch.ones(query.shape[2], key.shape[2], dtype=torch.bool).tril()
-        if groups > 1:
-            key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
-        scores = (query * query.shape[-1] ** -0.5) @ key.transpose(-2, -1)
-        weights = scores.float().masked_fill(~mask, float("-inf")).softmax(-1).to(value.dtype)
-        return weights @ value
-    return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=mask is None, enable_gqa=groups > 1)
+from bessemer.model.attend import attend, scores_mask
+from bessemer.model.config import Architecture
+from bessemer.model.position import rotate
+from bessemer.model.seen import Pass, Slot
 
 
 class Attention(nn.Module):
-    """The mixer of a block: mix(x, turn, mask, cache)."""
+    """A text's tokens look at each other."""
 
-    def __init__(self, cfg: ModelConfig, layer: int):
+    def __init__(self, cfg: Architecture, layer: int = 0):
         super().__init__()
-        self.cfg, self.layer = cfg, layer
-        self.query = nn.Linear(cfg.width, cfg.heads * cfg.head_width, bias=False)
-        self.key = nn.Linear(cfg.width, cfg.kv_heads * cfg.head_width, bias=False)
-        self.value = nn.Linear(cfg.width, cfg.kv_heads * cfg.head_width, bias=False)
-        self.out = nn.Linear(cfg.heads * cfg.head_width, cfg.width, bias=False)
+        self.cfg = cfg
+        self.query, self.key, self.value, self.out = projections(cfg)
+        self.query_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps) if cfg.qk_norm else nn.Identity()
+        self.key_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps) if cfg.qk_norm else nn.Identity()
+        if cfg.position == "relative":  # one table for all heads, as in the paper
+            self.relative_key = nn.Embedding(2 * cfg.reach + 1, cfg.head_width)
+            self.relative_value = nn.Embedding(2 * cfg.reach + 1, cfg.head_width)
 
-    def forward(self, x: Tensor, at: Tensor, turn: tuple[Tensor, Tensor], mask: Tensor | None, cache: Cache | None) -> Tensor:
-        query, key, value = (
-            projection(x).unflatten(-1, (-1, self.cfg.head_width)).transpose(1, 2) for projection in (self.query, self.key, self.value)
-        )
-        query, key = rotate(query, *turn), rotate(key, *turn)
-        if cache is not None:
-            key, value = cache.put(self.layer, at, key, value)
-        return self.out(attend(query, key, value, mask).transpose(1, 2).flatten(2))
+    def forward(self, x: Tensor, seen: Pass, slot: Slot | None = None, first: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        query = self.query_norm(_heads(self.query(x), self.cfg))
+        key = self.key_norm(_heads(self.key(x), self.cfg))
+        value = _heads(self.value(x), self.cfg)
+        if seen.turn is not None:
+            query, key = rotate(query, *seen.turn), rotate(key, *seen.turn)
+        if slot is not None:
+            key, value = put(slot, seen.at, key, value)
+        mixed = attend(query, key, value, seen.see) if seen.distance is None else self._relative(query, key, value, seen)
+        return self.out(mixed.transpose(1, 2).flatten(2)), first
+
+    def _relative(self, query: Tensor, key: Tensor, value: Tensor, seen: Pass) -> Tensor:
+        """Shaw et al. 2018, eq. 3 and 4: each distance has a key and a value of its own, clipped at `reach`.
+
+        A query meets the 2 reach + 1 keys once; scores then look theirs up, so no (T, S, D) tensor exists. Values likewise: the
+        weights of equal distances are summed first.
+        """
+        assert seen.distance is not None
+        groups, wide = self.cfg.heads // self.cfg.kv_heads, (*query.shape[:3], key.shape[2])
+        key, value = key.repeat_interleave(groups, 1), value.repeat_interleave(groups, 1)
+        place = (seen.distance.clamp(-self.cfg.reach, self.cfg.reach) + self.cfg.reach)[:, None].expand(wide)  # (B, H, T, S)
+        query = query * self.cfg.head_width**-0.5
+        scores = query @ key.transpose(-2, -1) + (query @ self.relative_key.weight.T.to(query.dtype)).gather(-1, place)
+        mask = scores_mask(seen.see, query.shape[2], key.shape[2], query.device)
+        if mask is not None:
+            scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)  # finite: a row of padding sees nothing, and must not become NaN
+        weights = scores.float().softmax(-1)
+        # Whatever is farther than `reach` adds up in two places: in fp32, since a GPU's sum in bf16 loses small terms.
+        by_distance = weights.new_zeros(*wide[:3], 2 * self.cfg.reach + 1).scatter_add(-1, place, weights)
+        return weights.to(value.dtype) @ value + by_distance.to(value.dtype) @ self.relative_value.weight.to(value.dtype)
+
+
+class Cross(nn.Module):
+    """A text's tokens look at an encoded source. Its keys and values are made once and kept in the cache."""
+
+    def __init__(self, cfg: Architecture):
+        super().__init__()
+        self.cfg = cfg
+        self.query, self.key, self.value, self.out = projections(cfg)
+
+    def forward(self, x: Tensor, seen: Pass, slot: Slot | None = None) -> Tensor:
+        if slot is not None and seen.memory is None:
+            key, value = slot["memory_keys"], slot["memory_values"]
+        else:
+            assert seen.memory is not None
+            key, value = _heads(self.key(seen.memory), self.cfg), _heads(self.value(seen.memory), self.cfg)
+        if slot is not None:
+            slot["memory_keys"], slot["memory_values"] = key, value
+        mixed = attend(_heads(self.query(x), self.cfg), key, value, seen.across)
+        return self.out(mixed.transpose(1, 2).flatten(2))
+
+
+def put(slot: Slot, at: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor]:
+    """Write (B, K, T, D) at positions `at` (B, T); returns all keys and values so far, (B, K, S, D).
+
+    A row's tokens stand at their own positions, so rows of different length share a batch, and what padding wrote is overwritten
+    before it can be seen.
+    """
+    row = torch.arange(at.shape[0], device=at.device)[:, None]
+    slot["keys"].transpose(1, 2)[row, at] = key.transpose(1, 2).to(slot["keys"].dtype)
+    slot["values"].transpose(1, 2)[row, at] = value.transpose(1, 2).to(slot["values"].dtype)
+    return slot["keys"], slot["values"]
+
+
+def projections(cfg: Architecture) -> tuple[nn.Linear, nn.Linear, nn.Linear, nn.Linear]:
+    """The maps to queries, keys and values, and the one back."""
+    wide, narrow, bias = cfg.heads * cfg.head_width, cfg.kv_heads * cfg.head_width, cfg.bias != "none"
+    query, key, value = (nn.Linear(cfg.width, size, bias=bias) for size in (wide, narrow, narrow))
+    return query, key, value, nn.Linear(wide, cfg.width, bias=cfg.bias == "all")
+
+
+def _heads(x: Tensor, cfg: Architecture) -> Tensor:
+    """(B, T, H * D) as (B, H, T, D)."""
+    return x.unflatten(-1, (-1, cfg.head_width)).transpose(1, 2)

@@ -23,16 +23,17 @@ def model_of(step: Step) -> ModelConfig | None:
 def training(step: Step, tokens: float, context: int) -> dict[str, float]:
     """FLOPs, checkpoint bytes and seconds of training on `tokens` tokens in rows of `context`; nothing where the model is not known yet."""
     model = model_of(step)
-    return {} if model is None else _cost(model, tokens * count.training_flops(model, context), step.cfg.precision)
+    return {} if model is None else cost(model, tokens * count.training_flops(model, context), step.cfg.precision)
 
 
 def generation(step: Step, tokens: float, context: int) -> dict[str, float]:
     """The same for reading and writing `tokens` tokens: one forward pass each, at a third of a training step's FLOPs."""
     model = model_of(step)
-    return {} if model is None else _cost(model, tokens * count.training_flops(model, context) / 3, "fp32")
+    return {} if model is None else cost(model, tokens * count.training_flops(model, context) / 3, "fp32")
 
 
-def _cost(model: ModelConfig, flops: float, precision: device.Precision) -> dict[str, float]:
+def cost(model: ModelConfig, flops: float, precision: device.Precision) -> dict[str, float]:
+    """What so many FLOPs cost on this machine, and the checkpoint's bytes."""
     where = device.pick()
     rate = UTILISATION * device.matmul_rate(where, device.precision(precision, where))
     return {"flops": flops, "bytes": 4 * count.parameters(model), "seconds": flops / rate}

@@ -10,12 +10,11 @@ import torch
 from bessemer.core import artifact, device, jsonl, log
 from bessemer.core.config import Count, Fraction, Positive, Whole
 from bessemer.core.recipe import Step
-from bessemer.data import order, preference
+from bessemer.data import checkpoint, order, preference
 from bessemer.data.preference import Pairs
 from bessemer.model import weights
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 from bessemer.scale import plan
-from bessemer.tokenizer.tokenizer import Tokenizer
 from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import answer_log_probs, prefer
 
@@ -34,7 +33,7 @@ class DpoConfig(FitConfig):
 
 
 def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[str, float]:
-    policy, words = weights.load(model), Tokenizer.load(model)
+    policy, words = checkpoint.load(model)
     rows = jsonl.read(preferences / "pairs.jsonl")
     pairs, too_long = preference.encode(rows, words, cfg.longest or policy.cfg.context)
     reference = _reference(out, policy, Pairs(pairs, cfg.batch, cfg.seed), cfg)
@@ -48,7 +47,7 @@ def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[st
     for row in fit(policy, prefer(cfg.beta, cfg.anchor), train, cfg, out, held_out, "dpo"):
         if "val_accuracy" in row:
             log.say(f"step {row['step']}: loss {row['dpo_loss']:.3f}, held-out accuracy {row['val_accuracy']:.3f}, margin {row['val_margin']:.3f}")
-    weights.save(policy, out, model, [words.end_of_turn, words.end_of_text])
+    weights.save(policy, out, model, words.ends)
     return {
         "pairs": len(pairs),
         "too_long": too_long,
@@ -63,7 +62,7 @@ def estimate(cfg: DpoConfig, step: Step) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _reference(out: Path, policy: Decoder, pairs: Pairs, cfg: DpoConfig) -> np.ndarray:
+def _reference(out: Path, policy: Model, pairs: Pairs, cfg: DpoConfig) -> np.ndarray:
     """Log-probabilities of both answers under the starting model, (pairs, 2): computed once, kept for a killed run and for reading."""
     file = out / "reference.npy"
     if file.is_file():

@@ -9,12 +9,11 @@ from typing import Any
 from bessemer.core import artifact, device, jsonl, log
 from bessemer.core.config import Count, Fraction, Positive, Whole
 from bessemer.core.recipe import Step
-from bessemer.data import chat
+from bessemer.data import chat, checkpoint
 from bessemer.decode.generate import generate
 from bessemer.decode.sample import Sampling
 from bessemer.eval.overlap import exact_match, rouge_l
-from bessemer.model import weights
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 from bessemer.scale import plan
 from bessemer.tokenizer.tokenizer import Tokenizer
 
@@ -32,7 +31,7 @@ class PreferencesConfig:
 
 
 def preferences(model: Path, dialogues: Path, *, out: Path, cfg: PreferencesConfig) -> dict[str, float]:
-    policy, words = weights.load(model, device.pick()), Tokenizer.load(model)
+    policy, words = checkpoint.load(model, device.pick())
     if cfg.max_tokens >= policy.cfg.context:
         raise ValueError(f"max_tokens {cfg.max_tokens} leaves no room for a prompt in a context of {policy.cfg.context}")
     rows = [row for row in chat.read(dialogues / "train.jsonl") if row["messages"] and row["messages"][-1]["role"] == "assistant"]
@@ -69,7 +68,7 @@ def verify(answer: str, reference: str, ended: bool) -> float:
     return agreement if ended else agreement / 2
 
 
-def _shard(out: Path, number: int, rows: Sequence[dict[str, Any]], policy: Decoder, words: Tokenizer, cfg: PreferencesConfig) -> list[dict[str, Any]]:
+def _shard(out: Path, number: int, rows: Sequence[dict[str, Any]], policy: Model, words: Tokenizer, cfg: PreferencesConfig) -> list[dict[str, Any]]:
     """Two judged answers for each row, from disk where an earlier run got this far."""
     file = out / artifact.RUN / "resume" / f"answers-{number:05d}.jsonl"
     if not file.is_file():
@@ -78,13 +77,13 @@ def _shard(out: Path, number: int, rows: Sequence[dict[str, Any]], policy: Decod
     return jsonl.read(file)
 
 
-def _judge(number: int, rows: Sequence[dict[str, Any]], policy: Decoder, words: Tokenizer, cfg: PreferencesConfig) -> Iterator[dict[str, Any]]:
+def _judge(number: int, rows: Sequence[dict[str, Any]], policy: Model, words: Tokenizer, cfg: PreferencesConfig) -> Iterator[dict[str, Any]]:
     prompts = [words.chat(row["messages"][:-1], reply=True)[0] for row in rows]
     room = policy.cfg.context - cfg.max_tokens
     fitting = [(row, prompt) for row, prompt in zip(rows, prompts, strict=True) if len(prompt) < room]
     seed = cfg.seed * 1_000_003 + number
     sampling = Sampling(cfg.max_tokens, cfg.temperature, top_p=cfg.top_p, seed=seed)
-    answers = generate(policy, [prompt for _, prompt in fitting for _ in range(2)], sampling, {words.end_of_turn, words.end_of_text})
+    answers = generate(policy, [prompt for _, prompt in fitting for _ in range(2)], sampling, set(words.ends))
     for i, (row, _) in enumerate(fitting):
         reference = row["messages"][-1]["content"]
         pair = answers[2 * i : 2 * i + 2]

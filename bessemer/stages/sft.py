@@ -7,10 +7,9 @@ from typing import ClassVar
 from bessemer.core import log
 from bessemer.core.config import Count
 from bessemer.core.recipe import Step
-from bessemer.data import chat, order
+from bessemer.data import chat, checkpoint, order
 from bessemer.model import weights
 from bessemer.scale import count, plan
-from bessemer.tokenizer.tokenizer import Tokenizer
 from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import predict
 
@@ -25,7 +24,7 @@ class SftConfig(FitConfig):
 
 
 def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, float]:
-    model, words = weights.load(base), Tokenizer.load(base)
+    model, words = checkpoint.load(base)
     rows, too_long = chat.encode(chat.read(dialogues / "train.jsonl"), words, model.cfg.context)
     train = chat.ChatRows(rows, model.cfg.context, cfg.batch, cfg.seed)
     unseen = chat.ChatRows(chat.encode(chat.read(dialogues / "heldout.jsonl"), words, model.cfg.context)[0], model.cfg.context, cfg.batch, cfg.seed)
@@ -35,7 +34,7 @@ def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, 
     for row in fit(model, predict, train, cfg, out, held_out, "sft"):
         if "val_loss" in row:
             log.say(f"step {row['step']}: loss {row['loss']:.3f}, held out {row['val_loss']:.3f} nats per answer token")
-    weights.save(model, out, base, [words.end_of_turn, words.end_of_text])
+    weights.save(model, out, base, words.ends)
     return {
         "conversations": len(rows),
         "too_long": too_long,
@@ -48,5 +47,8 @@ def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, 
 
 
 def estimate(cfg: SftConfig, step: Step) -> dict[str, float]:
-    context = getattr(plan.model_of(step), "context", 0)
-    return plan.training(step, cfg.steps * cfg.batch * context, context)
+    model = plan.model_of(step)
+    if model is None:
+        return {}
+    checkpoint.check_shape(model, ("decoder",), "base")
+    return plan.training(step, cfg.steps * cfg.batch * model.context, model.context)

@@ -15,11 +15,11 @@ from torch import Tensor
 
 from bessemer.core import artifact, device, dist, log
 from bessemer.core.config import Count, Fraction, Positive, Whole, runtime
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 from bessemer.scale import count
 from bessemer.train import checkpoint
 from bessemer.train.objective import Batch, Objective
-from bessemer.train.optimizer import OptimizerName, build, schedule
+from bessemer.train.optimizer import OptimizerName, build, schedule, trained
 
 Source = Callable[[int], Batch]  # a pure function of the step
 METRICS = "metrics.jsonl"
@@ -38,6 +38,7 @@ class FitConfig:
     beta2: Decay = 0.95
     weight_decay: Annotated[float, Ge(0.0)] = 0.1
     clip: Positive = 1.0  # largest gradient norm
+    balance_rate: Positive = 1e-3  # how far an expert's bias moves in a step, where balance = bias
     precision: device.Precision = "auto"  # of matrix products; weights and optimizer state are fp32
     seed: Whole = 0
     micro_batch: Whole = runtime(0)  # rows at a time per rank; 0: all of them
@@ -48,7 +49,7 @@ class FitConfig:
 
 
 def fit(
-    model: Decoder, objective: Objective, source: Source, cfg: FitConfig, folder: Path, held_out: Sequence[Batch] = (), label: str = "train"
+    model: Model, objective: Objective, source: Source, cfg: FitConfig, folder: Path, held_out: Sequence[Batch] = (), label: str = "train"
 ) -> Iterator[dict[str, Any]]:
     """Train `model` in place for `cfg.steps` steps, going on from the last checkpoint in `folder`.
 
@@ -60,7 +61,7 @@ def fit(
         raise ValueError(f"batch {cfg.batch} has no row for each of {dist.world()} ranks")
     where = device.pick()
     model.to(where).train()
-    updates = build(cfg.optimizer, model, cfg.lr, (cfg.beta1, cfg.beta2), cfg.weight_decay)
+    updates = build(cfg.optimizer, model, cfg.lr, (cfg.beta1, cfg.beta2), cfg.weight_decay, cfg.balance_rate)
     # A run goes on in the precision it began with, whatever a second measurement would choose.
     first, begun_in = checkpoint.load(folder, model, updates)
     dtype = begun_in or device.precision(cfg.precision, where)
@@ -76,7 +77,7 @@ def fit(
             with _forwards(model, fast):
                 sums = _backward(means, batch, cfg, where)
             dist.add([*(weight.grad for weight in model.parameters() if weight.grad is not None), *sums.values()])
-            norm = torch.nn.utils.clip_grad_norm_(model.parameters(), cfg.clip)
+            norm = torch.nn.utils.clip_grad_norm_(trained(model), cfg.clip)
             lr = cfg.lr * schedule(step, cfg.steps, cfg.warmup, cfg.decay)
             for update in updates:
                 for group in update.param_groups:
@@ -85,8 +86,8 @@ def fit(
                 update.zero_grad()
 
             done = step + 1
-            seen, length = _size(batch)
-            tokens, flops = tokens + seen, flops + seen * count.training_flops(model.cfg, length)
+            seen, cost = _size(model, batch)
+            tokens, flops = tokens + seen, flops + cost
             due = {every for every in ("log", "eval", "save") if done % getattr(cfg, f"{every}_every") == 0 or done == cfg.steps}
             if due or where.type == "cpu":  # reading the loss makes a GPU wait
                 _check_finite(sums, norm, done, folder)
@@ -120,7 +121,7 @@ def results(folder: Path) -> dict[str, float]:
 Means = Callable[[Batch, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
 
 
-def _means(model: Decoder, objective: Objective, where: torch.device, dtype: torch.dtype) -> Means:
+def _means(model: Model, objective: Objective, where: torch.device, dtype: torch.dtype) -> Means:
     """(batch, total weights) -> the loss to differentiate, and this share's part of each term's weighted mean."""
 
     def means(batch: Batch, totals: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
@@ -129,6 +130,7 @@ def _means(model: Decoder, objective: Objective, where: torch.device, dtype: tor
         parts = {}
         for name, term in terms.items():
             weight = "token_weight" if term.dim() == 2 else "row_weight"
+            assert term.shape == batch[weight].shape, f"{name} {tuple(term.shape)} has no {weight} of its shape"
             parts[name] = (term.float() * batch[weight]).sum() / totals[weight]
         return torch.stack([part for name, part in parts.items() if name.endswith("loss")]).sum(), {k: v.detach() for k, v in parts.items()}
 
@@ -138,42 +140,51 @@ def _means(model: Decoder, objective: Objective, where: torch.device, dtype: tor
 def _backward(means: Means, batch: Batch, cfg: FitConfig, where: torch.device) -> dict[str, Tensor]:
     """Gradients of the whole step's mean: this rank's rows, in micro-batches. Returns this rank's part of each mean."""
     sums: dict[str, Tensor] = {}
-    for part, totals in _shares(batch, cfg, where, dist.rank(), dist.world()):
+    totals = _totals([batch], where)
+    if any(total <= 0 for total in totals.values()):
+        raise ValueError("a step has no weight at all: every token of its rows is masked out")
+    for part in _parts(batch, cfg, where, dist.rank(), dist.world()):
         loss, parts = means(part, totals)
         loss.backward()
         sums = {name: sums[name] + value if name in sums else value for name, value in parts.items()}
     return sums
 
 
-def _shares(batch: Batch, cfg: FitConfig, where: torch.device, rank: int, ranks: int) -> Iterator[tuple[Batch, dict[str, Tensor]]]:
-    """One rank's micro-batches, each with the total weights of the whole step: what makes the mean independent of the split."""
-    totals: dict[str, Tensor] = {name: batch[name].sum().to(where) for name in ("row_weight", "token_weight") if name in batch}
-    if any(total <= 0 for total in totals.values()):
-        raise ValueError("a step has no weight at all: every token of its rows is masked out")
-    own = {name: column[rank::ranks].to(where) for name, column in batch.items()}
-    rows = len(next(iter(own.values())))
+def _totals(batches: Sequence[Batch], where: torch.device) -> dict[str, Tensor]:
+    """The weight of all rows and of all tokens: what makes a mean independent of how its batches are split."""
+    found = {"row_weight": sum(_row_weight(batch).sum() for batch in batches)}
+    if "token_weight" in batches[0]:
+        found["token_weight"] = sum(batch["token_weight"].sum() for batch in batches)
+    return {name: torch.as_tensor(total).to(where) for name, total in found.items()}
+
+
+def _parts(batch: Batch, cfg: FitConfig, where: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
+    """One rank's micro-batches of a step."""
+    own = {name: column[rank::ranks].to(where) for name, column in {**batch, "row_weight": _row_weight(batch)}.items()}
+    rows = len(own["row_weight"])
     size = cfg.micro_batch or max(rows, 1)
     for begin in range(0, rows, size):
-        yield {name: column[begin : begin + size] for name, column in own.items()}, totals
+        yield {name: column[begin : begin + size] for name, column in own.items()}
+
+
+def _row_weight(batch: Batch) -> Tensor:
+    """Where the data says nothing, rows count alike."""
+    return batch["row_weight"] if "row_weight" in batch else torch.ones(len(next(iter(batch.values()))))
 
 
 @torch.no_grad()
 def _evaluate(means: Means, held_out: Sequence[Batch], cfg: FitConfig, where: torch.device) -> dict[str, float]:
     """Weighted mean of each term over all held-out batches, as val_TERM. Every rank reads all of them: there may be fewer rows than ranks."""
+    totals = _totals(held_out, where)
     sums: dict[str, float] = {}
-    weights: dict[str, float] = {}
     for batch in held_out:
-        weight = float((batch["token_weight"] if "token_weight" in batch else batch["row_weight"]).sum())
-        parts: dict[str, Tensor] = {}
-        for part, totals in _shares(batch, cfg, where, 0, 1):
-            parts = {name: parts[name] + value if name in parts else value for name, value in means(part, totals)[1].items()}
-        for name, value in parts.items():
-            sums[name] = sums.get(name, 0.0) + weight * value.item()
-            weights[name] = weights.get(name, 0.0) + weight
-    return {f"val_{name}": sums[name] / weights[name] for name in sums}
+        for part in _parts(batch, cfg, where, 0, 1):
+            for name, value in means(part, totals)[1].items():
+                sums[name] = sums.get(name, 0.0) + value.item()
+    return {f"val_{name}": value for name, value in sums.items()}
 
 
-def _compiled(model: Decoder, cfg: FitConfig) -> list[Callable[..., Tensor]]:
+def _compiled(model: Model, cfg: FitConfig) -> list[Callable[..., Any]]:
     """A compiled forward for each block, or none. All blocks share one compilation: half the wait of compiling the whole step,
     at 2 % of its speed (docs/log.md)."""
     if not cfg.compile:
@@ -185,10 +196,10 @@ def _compiled(model: Decoder, cfg: FitConfig) -> list[Callable[..., Tensor]]:
 
 
 @contextmanager
-def _forwards(model: Decoder, fast: Sequence[Callable[..., Tensor]]) -> Iterator[None]:
+def _forwards(model: Model, fast: Sequence[Callable[..., Any]]) -> Iterator[None]:
     """Within the block the model runs compiled. Outside it, where texts are sampled in ever new shapes, it does not."""
     for block, forward in zip(model.blocks, fast, strict=False):
-        block.forward = forward
+        block.forward = forward  # type: ignore[method-assign]
     try:
         yield
     finally:
@@ -196,10 +207,13 @@ def _forwards(model: Decoder, fast: Sequence[Callable[..., Tensor]]) -> Iterator
             del block.forward
 
 
-def _size(batch: Batch) -> tuple[int, int]:
-    """Tokens a step reads, and the length of its rows."""
-    columns = [column for name, column in batch.items() if name.endswith("tokens")]
-    return sum(column.numel() for column in columns), columns[0].shape[1]
+def _size(model: Model, batch: Batch) -> tuple[int, float]:
+    """Tokens that a step reads, and the FLOPs that takes."""
+    source = batch["source_tokens"].shape[1] if "source_tokens" in batch else 0
+    predicted = batch["picked"].shape[1] if "picked" in batch else None
+    texts = [column for name, column in batch.items() if name.endswith("tokens") and name != "source_tokens"]
+    flops = sum(len(column) * count.row_flops(model.cfg, column.shape[1], source, predicted) for column in texts)
+    return sum(len(column) * (column.shape[1] + source) for column in texts), flops
 
 
 def _loss(sums: dict[str, Tensor]) -> float:

@@ -269,13 +269,14 @@ def test_training_on_a_mix_reports_each_domain(made: Path, tokenizer_folder: Pat
 def test_the_bits_per_byte_of_a_domain_are_its_own(made: Path, words):
     """A model of equal logits needs log2(vocabulary) bits a token, so a domain's figure is that times its tokens per byte, and the
     figure of both is that over the windows of both."""
-    from bessemer.model.decoder import Decoder
-    from bessemer.stages.pretrain import _held_out
+    from bessemer.model.model import Model
+    from bessemer.stages.pretrain import _predicted
     from bessemer.train.loop import FitConfig, _evaluate, _means
 
     cfg = PretrainConfig(batch=3, context=16, held_out=10)
-    batches, objective = _held_out(made / "tokens", words, cfg)
-    model = Decoder(cfg.model(words.vocab))
+    windows = Mixture({}, {"letters": 0}, [], 16, 3, 0)
+    _, batches, objective = _predicted(made / "tokens", words, cfg, windows)
+    model = Model(cfg.model(words.vocab))
     torch.nn.init.zeros_(model.embed.weight)
     found = _evaluate(_means(model, objective, torch.device("cpu"), torch.float32), batches, FitConfig(micro_batch=2), torch.device("cpu"))
     widths, counts, sizes = np.array(words.token_bytes()), Counter[int](), Counter[int]()

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from bessemer.data import chat, preference
-from bessemer.model.decoder import Decoder
+from bessemer.model.model import Model
 from bessemer.tokenizer.tokenizer import Tokenizer
 from bessemer.train.objective import predict
 
@@ -28,7 +28,7 @@ def test_packing_is_best_fit_and_loses_nothing():
     assert len(bins) <= sum(lengths) / 64 * 1.05 + 1
 
 
-def test_packed_conversations_do_not_see_each_other(small: Decoder, words: Tokenizer):
+def test_packed_conversations_do_not_see_each_other(small: Model, words: Tokenizer):
     """Each conversation's losses are those it has in a row of its own."""
     encoded, _ = chat.encode(ROWS, words, 64)
     packed = chat.ChatRows(encoded, 160, 2, seed=0)

@@ -17,7 +17,7 @@ from bessemer.decode.generate import generate, stream
 from bessemer.decode.sample import Sampling
 from bessemer.model import weights
 from bessemer.model.config import ModelConfig
-from bessemer.model.decoder import Decoder, initialise
+from bessemer.model.model import Model, initialise
 from bessemer.tokenizer import bpe
 from bessemer.tokenizer.tokenizer import Tokenizer
 
@@ -31,7 +31,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (root / "tokenizer").mkdir()
     bpe.save(bpe.train(["what does the function do? the function returns the value. "] * 5, 280), root / "tokenizer")
     tokenizer = Tokenizer.load(root / "tokenizer")
-    model = Decoder(ModelConfig(280, width=32, depth=1, heads=2, kv_heads=1, head_width=16, hidden=32, context=128))
+    model = Model(ModelConfig(vocab=280, width=32, depth=1, heads=2, kv_heads=1, head_width=16, hidden=32, context=128))
     initialise(model, 0)
     for weight in model.parameters():
         weight.data *= 3  # else a tied head repeats the last token for ever

@@ -13,7 +13,7 @@ from bessemer.eval import answer, exhibits, measure, overlap
 from bessemer.eval.scores import spread
 from bessemer.model import weights
 from bessemer.model.config import ModelConfig
-from bessemer.model.decoder import Decoder, initialise
+from bessemer.model.model import Model, initialise
 from bessemer.stages import find
 from bessemer.stages.evaluate import EvaluateConfig, evaluate, read_choices
 from bessemer.tokenizer.tokenizer import Tokenizer
@@ -36,7 +36,7 @@ def world(tmp_path_factory: pytest.TempPathFactory) -> Path:
         artifact.make(stage, inputs, stage.config(**cfg), root / name)
     tokenizer = Tokenizer.load(root / "tokenizer")
     for number, (name, end) in enumerate({"base": [tokenizer.end_of_text], "sft": [tokenizer.end_of_turn, tokenizer.end_of_text]}.items()):
-        model = Decoder(ModelConfig(300, width=32, depth=1, heads=2, kv_heads=1, head_width=16, hidden=32, context=128))
+        model = Model(ModelConfig(vocab=300, width=32, depth=1, heads=2, kv_heads=1, head_width=16, hidden=32, context=128))
         initialise(model, number)
         (root / name).mkdir()
         weights.save(model, root / name, root / "tokenizer", end)
@@ -136,6 +136,8 @@ def test_each_kind_of_model_is_asked_in_its_own_way(world: Path) -> None:
     plain = answer.prompt(base.tokenizer, messages, base.chat)
     assert plain[0] == base.tokenizer.end_of_text
     assert base.tokenizer.decode(plain) == "Be brief.\nQuestion: What is json?\nAnswer:"
+    called = [{"role": "assistant", "tool_calls": [{"name": "f", "arguments": {}}], "content": None}, {"role": "tool", "content": "3"}]
+    assert answer.plain(called) == "Answer: \nResult: 3\nAnswer:"
     assert answer.prompt(sft.tokenizer, messages, sft.chat) == sft.tokenizer.chat(messages, reply=True)[0]
 
 

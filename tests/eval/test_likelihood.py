@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import sentencepiece
 import torch
 
 from bessemer.data import tokens as token_file
 from bessemer.eval import choice, likelihood, perplexity
 from bessemer.model.config import ModelConfig
-from bessemer.model.decoder import Decoder, initialise
+from bessemer.model.model import Model, initialise
 from bessemer.tokenizer import bpe
 from bessemer.tokenizer.tokenizer import Tokenizer
 
@@ -18,15 +19,15 @@ TINY = ModelConfig(vocab=300, width=32, depth=2, heads=2, kv_heads=1, head_width
 
 
 @pytest.fixture(scope="module")
-def model() -> Decoder:
-    model = Decoder(TINY)
+def model() -> Model:
+    model = Model(TINY)
     initialise(model, 0)
     for weight in model.parameters():
         weight.data *= 4  # far from uniform, so that a wrong position or a wrong token shows
     return model.eval()
 
 
-def naive(model: Decoder, seen: list[int], following: list[int]) -> float:
+def naive(model: Model, seen: list[int], following: list[int]) -> float:
     total = 0.0
     with torch.inference_mode():
         for token in following:
@@ -41,7 +42,7 @@ def random_rows(count: int, low: int, high: int) -> list[list[int]]:
     return [random.integers(0, TINY.vocab, random.integers(low, high)).tolist() for _ in range(count)]
 
 
-def test_continuations_equal_the_naive_loop(model: Decoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_continuations_equal_the_naive_loop(model: Model, monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = list(zip(random_rows(20, 1, 9), random_rows(20, 1, 7)[::-1], strict=True))
     wanted = [naive(model, *pair) for pair in pairs]
     assert likelihood.continuations(model, pairs) == pytest.approx(wanted, abs=1e-4)
@@ -50,7 +51,7 @@ def test_continuations_equal_the_naive_loop(model: Decoder, monkeypatch: pytest.
     assert likelihood.continuations(model, pairs) == pytest.approx(wanted, abs=1e-4)
 
 
-def test_a_long_prompt_loses_its_beginning(model: Decoder) -> None:
+def test_a_long_prompt_loses_its_beginning(model: Model) -> None:
     prompt, following = random_rows(1, 30, 31)[0], [5, 9, 7]
     wanted = naive(model, prompt[-(TINY.context + 1 - 3) :], following)
     assert likelihood.continuations(model, [(prompt, following)]) == pytest.approx([wanted], abs=1e-4)
@@ -58,7 +59,7 @@ def test_a_long_prompt_loses_its_beginning(model: Decoder) -> None:
 
 @pytest.mark.parametrize("stride", [None, 1, 5, 16])
 @pytest.mark.parametrize("length", [1, 15, 16, 17, 50])
-def test_documents_equal_the_naive_windows(model: Decoder, length: int, stride: int | None) -> None:
+def test_documents_equal_the_naive_windows(model: Model, length: int, stride: int | None) -> None:
     """Token i of a long document is seen with at most `context` tokens before it, at least context - stride."""
     text = random_rows(1, length, length + 1)[0]
     stream, step = [3, *text], stride or TINY.context // 2
@@ -81,7 +82,7 @@ def test_windows_score_every_token_once() -> None:
         assert all(start >= 8 - 3 + 1 for _, start in rows[1:])
 
 
-def test_bad_pairs_are_named(model: Decoder) -> None:
+def test_bad_pairs_are_named(model: Model) -> None:
     with pytest.raises(ValueError, match="pair 1: prompt and continuation need"):
         likelihood.continuations(model, [([1], [2]), ([1], [])])
     with pytest.raises(ValueError, match="17 tokens does not fit the model's context of 16"):
@@ -98,7 +99,7 @@ def test_choice_picks_the_likeliest_by_hand() -> None:
         choice.picks([[-1.0]], [[0]])
 
 
-def test_choices_of_one_question_are_scored_apart(model: Decoder) -> None:
+def test_choices_of_one_question_are_scored_apart(model: Model) -> None:
     prompts, options = [[1, 2], [3]], [[[4], [5, 6], [7]], [[8], [9, 10]]]
     found = choice.log_likelihoods(model, prompts, options)
     wanted = [[naive(model, prompt, option) for option in row] for prompt, row in zip(prompts, options, strict=True)]
@@ -118,10 +119,10 @@ def held_out(tmp_path_factory: pytest.TempPathFactory) -> tuple[Tokenizer, token
     return tokenizer, token_file.load(folder, "val", tokenizer.vocab)
 
 
-def test_bits_per_byte_by_hand(model: Decoder, held_out: tuple[Tokenizer, token_file.TokenFile]) -> None:
+def test_bits_per_byte_by_hand(model: Model, held_out: tuple[Tokenizer, token_file.TokenFile]) -> None:
     """A model of equal logits needs log2(vocab) bits a token: bits per byte are that times tokens per byte."""
     tokenizer, file = held_out
-    flat = Decoder(TINY)
+    flat = Model(TINY)
     torch.nn.init.zeros_(flat.embed.weight)
     found = perplexity.documents(flat.eval(), tokenizer, file, range(4), 10**6)
     tokens = len(file.ids) - 4  # the end of text is not text
@@ -132,7 +133,23 @@ def test_bits_per_byte_by_hand(model: Decoder, held_out: tuple[Tokenizer, token_
     assert short.tokens == 7 and short.sizes == [len(tokenizer.decode(file.ids[:7].tolist()).encode())]
 
 
-def test_another_tokenizers_ids_are_refused(model: Decoder, held_out: tuple[Tokenizer, token_file.TokenFile], tmp_path: Path) -> None:
+def test_the_space_that_sentencepiece_puts_first_is_no_byte_of_the_text(tmp_path: Path) -> None:
+    texts = ["Zürich is a town. " * 9, " a b c", "", "x"]
+    sentencepiece.SentencePieceTrainer.train(
+        sentence_iterator=iter(texts[:1] * 20), model_prefix=str(tmp_path / "m"), model_type="bpe", vocab_size=290, byte_fallback=True,
+        normalization_rule_name="identity", remove_extra_whitespaces=False, hard_vocab_limit=False, minloglevel=2,
+    )  # fmt: skip
+    tokenizer = Tokenizer.load(tmp_path / "m.model")
+    with token_file.Writer(tmp_path, "val", tokenizer.vocab, tokenizer.end_of_text) as writer:
+        for text in texts:
+            writer.add(text, len(text.encode()), tokenizer.encode(text))
+    flat = Model(TINY)
+    torch.nn.init.zeros_(flat.embed.weight)
+    found = perplexity.documents(flat.eval(), tokenizer, token_file.load(tmp_path, "val", tokenizer.vocab), range(4), 10**6)
+    assert (tokenizer.lead, found.sizes) == (1, [len(text.encode()) for text in texts if text])
+
+
+def test_another_tokenizers_ids_are_refused(model: Model, held_out: tuple[Tokenizer, token_file.TokenFile], tmp_path: Path) -> None:
     bpe.save(bpe.train(["other words entirely"] * 3, 262), tmp_path)
     with pytest.raises(ValueError, match="was not encoded by this model's tokenizer"):
         perplexity.documents(model, Tokenizer.load(tmp_path), held_out[1], [0], 100)

@@ -7,18 +7,18 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer, LlamaConfig, LlamaForCausalLM
 
-from bessemer.model import attention, weights
-from bessemer.model.attention import Cache
+from bessemer.model import weights
 from bessemer.model.config import ModelConfig
-from bessemer.model.decoder import Decoder, initialise
+from bessemer.model.model import Model, initialise
+from bessemer.model.seen import Cache
 from bessemer.scale import count
 
 SMALL = ModelConfig(vocab=320, width=32, depth=2, heads=4, kv_heads=2, head_width=8, hidden=48, context=64)
 IDS = torch.randint(0, 320, (3, 40), generator=torch.Generator().manual_seed(1))
 
 
-def build(**changes) -> Decoder:
-    model = Decoder(dataclasses.replace(SMALL, **changes)).eval()
+def build(**changes) -> Model:
+    model = Model(dataclasses.replace(SMALL, **changes)).eval()
     initialise(model, 1)
     return model
 
@@ -53,10 +53,9 @@ def test_a_checkpoint_of_transformers_opens_here(tmp_path: Path):
         torch.testing.assert_close(ours.logits(ours(IDS)), theirs(IDS).logits, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("ffn", ["gated", "relu2"])
 @pytest.mark.parametrize("steps", [(40,), (1,) * 40, (7, 1, 20, 12)])
-def test_cached_decoding_equals_the_full_forward(ffn, steps):
-    model, at, found = build(ffn=ffn), 0, []
+def test_cached_decoding_equals_the_full_forward(steps):
+    model, at, found = build(), 0, []
     cache = Cache(model.cfg, 3, 48)
     with torch.no_grad():
         for size in steps:
@@ -80,17 +79,6 @@ def test_rows_of_different_length_share_a_cache():
             torch.testing.assert_close(found[row : row + 1, 0], alone, atol=1e-5, rtol=1e-4)
 
 
-def test_both_attention_paths_agree(monkeypatch: pytest.MonkeyPatch):
-    model, segment = build(), torch.tensor([[1] * 15 + [2] * 25]).expand(3, -1)
-    with torch.no_grad():
-        explicit = model(IDS), model(IDS, segment=segment)
-        monkeypatch.setattr(attention, "EXPLICIT_UP_TO", 0)
-        fused = model(IDS), model(IDS, segment=segment)
-    for a, b in zip(explicit, fused, strict=True):
-        torch.testing.assert_close(a, b, atol=1e-5, rtol=1e-4)
-    assert not torch.allclose(explicit[0][:, 20], explicit[1][:, 20])
-
-
 def test_no_token_sees_the_future():
     model = build()
     changed = IDS.clone()
@@ -101,7 +89,7 @@ def test_no_token_sees_the_future():
 
 
 def test_counts_are_exact():
-    for changes in ({}, {"tied": False}, {"ffn": "relu2"}, {"kv_heads": 1}):
+    for changes in ({}, {"tied": False}, {"ffn": "dense", "act": "relu2"}, {"kv_heads": 1}):
         model = build(**changes)
         assert count.parameters(model.cfg) == sum(weight.numel() for weight in model.parameters())
     # By hand for SMALL: block matrices 32*8*(8+4) + 3*32*48 = 7680, twice; head 320*32 = 10240; attention 12*2*4*8*64 = 49152.
@@ -110,15 +98,60 @@ def test_counts_are_exact():
 
 def test_initialisation_is_fixed_by_the_seed():
     assert all(torch.equal(a, b) for a, b in zip(build().parameters(), build().parameters(), strict=True))
-    other = Decoder(SMALL)
+    other = Model(SMALL)
     initialise(other, 2)
     assert not torch.equal(other.embed.weight, build().embed.weight)
 
 
-@pytest.mark.parametrize(("changes", "said"), [({"kv_heads": 3}, "multiple of kv_heads"), ({"head_width": 7}, "must be even")])
-def test_fields_that_do_not_fit_together_are_refused(changes, said):
-    with pytest.raises(ValueError, match=said):
-        dataclasses.replace(SMALL, **changes)
+def test_what_writes_into_the_residual_stream_starts_smaller():
+    """Std 0.02 / sqrt(2 * 8) = 0.005 at depth 8, all other matrices 0.02; gains 1, biases 0."""
+    for changes in ({"bias": "all", "norm": "layer"}, {"ffn": "moe", "shared_experts": 1}, {"shape": "encdec"}):
+        model = build(width=64, depth=8, heads=4, head_width=16, hidden=96, **changes)
+        for name, weight in model.named_parameters():
+            if weight.dim() < 2:
+                assert torch.equal(weight, torch.zeros_like(weight) if name.endswith("bias") else torch.ones_like(weight)), name
+            else:
+                writes = name.endswith(("out.weight", "down.weight", "down"))
+                assert weight.std().item() == pytest.approx(0.005 if writes else 0.02, rel=0.1), name
+
+
+def test_a_tied_head_is_the_embedding_and_stays_so(tokenizer_folder: Path, tmp_path: Path):
+    model = build(position="learned", norm="layer")
+    assert model.head.weight is model.embed.weight
+    weights.save(model, tmp_path, tokenizer_folder, [2])
+    assert (again := weights.load(tmp_path)).head.weight is again.embed.weight
+    untied = build(tied=False)
+    assert not torch.equal(untied.head.weight, untied.embed.weight)
+
+
+def test_what_predicts_further_ahead_is_for_training_alone(tokenizer_folder: Path, tmp_path: Path):
+    """It does not change what the model says, with or without a cache, and is not saved."""
+    model, plain = build(ahead=2), build()
+    plain.load_state_dict({name: weight for name, weight in model.state_dict().items() if not name.startswith("further.")})
+    with torch.no_grad():
+        hidden, cache = model(IDS), Cache(model.cfg, 3, 40)
+        assert torch.equal(hidden, plain(IDS)) and len(cache.slots) == 2
+        torch.testing.assert_close(model(IDS, torch.arange(40).expand(3, -1), cache=cache), hidden, atol=1e-5, rtol=1e-4)
+        further = model.ahead(hidden)
+        assert [one.shape for one in further] == [hidden.shape] * 2 and not torch.allclose(*further, atol=1e-3)
+    weights.save(model, tmp_path, tokenizer_folder, [2])
+    again = weights.load(tmp_path)
+    assert again.cfg.ahead == 0 and not list(again.further)
+
+
+def test_routing_speaks_of_the_last_pass_alone():
+    """Also where blocks that predict ahead ran in the pass before, and not in this one; and padding counts nowhere."""
+    model = build(ffn="moe", experts=4, ahead=1)
+    segment = (torch.arange(40) < 30).long().expand(3, -1)
+    hidden = model(IDS, segment=segment)
+    assert len(model.routing) == 2
+    model.ahead(hidden, segment=segment)
+    assert len(model.routing) == 3
+    alone = model.further[0].routing[0].load
+    model(IDS[:2])
+    assert len(model.routing) == 2 and all(len(one.load) == 2 for one in model.routing)
+    model.ahead(hidden[:, :30])
+    torch.testing.assert_close(model.further[0].routing[0].load, alone)
 
 
 def test_damaged_checkpoints_are_named(tokenizer_folder: Path, tmp_path: Path):
@@ -130,7 +163,7 @@ def test_damaged_checkpoints_are_named(tokenizer_folder: Path, tmp_path: Path):
         (('"llama"', '"mamba"'), "model_type 'mamba' is not supported"),
         (('"num_hidden_layers": 2', '"num_hidden_layers": 3'), "missing"),
         (('"num_hidden_layers": 2', '"num_hidden_layers": 1'), "unknown"),
-        (('"intermediate_size": 48', '"intermediate_size": 50'), "config.json asks for"),
+        (('"intermediate_size": 48', '"intermediate_size": 50'), "the configuration asks for"),
     ]:
         (tmp_path / "config.json").write_text(config.replace(*change))
         with pytest.raises(ValueError, match=said):
