@@ -10,7 +10,7 @@ quickstart: $(VENV)/ready
 	@echo "Open artifacts/quickstart/report/report.html, then talk to the model: $(RUN)/bessemer chat artifacts/quickstart/dpo"
 
 test: $(VENV)/ready-test
-	$(RUN)/python -m pytest
+	$(RUN)/python -m pytest -n 2 --dist loadfile
 
 lint: $(VENV)/ready-test
 	$(RUN)/ruff check .

@@ -206,14 +206,13 @@ class Model(nn.Module):
 
     def _embedded(self, ids: Tensor, at: Tensor | None, types: Tensor | None) -> Tensor:
         x = self.embed(ids)
-        if self.place is not None or self.cfg.position == "sinusoidal":
-            where = torch.arange(ids.shape[1], device=ids.device)[None] if at is None else at
-            if self.place is not None and where.shape[1] > self.cfg.context:
+        where = torch.arange(ids.shape[1], device=ids.device)[None] if at is None else at
+        if self.cfg.position == "sinusoidal":  # waves of amplitude 1 would drown embeddings of 0.02: section 3.4 of the paper scales them up
+            x = x * self.cfg.width**0.5 + sinusoidal(where, self.cfg.width).to(x.dtype)
+        if self.place is not None:
+            if where.shape[1] > self.cfg.context:
                 raise ValueError(f"{where.shape[1]} tokens are more than position = learned has places for: {self.cfg.context}")
-            if self.place is None:  # waves of amplitude 1 would drown embeddings of 0.02: these are scaled up, as in section 3.4 of the paper
-                x = x * self.cfg.width**0.5 + sinusoidal(where, self.cfg.width).to(x.dtype)
-            else:
-                x = x + self.place(where)
+            x = x + self.place(where)
         if self.kind is not None:
             x = x + self.kind(torch.zeros_like(ids) if types is None else types)
         return self.embed_norm(x)
