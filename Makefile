@@ -2,7 +2,7 @@ PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
 
-.PHONY: quickstart test lint bench clean
+.PHONY: quickstart test test-slow lint bench clean
 
 quickstart: $(VENV)/ready
 	$(RUN)/bessemer run recipes/quickstart.toml
@@ -10,7 +10,10 @@ quickstart: $(VENV)/ready
 	@echo "Open artifacts/quickstart/report/report.html, then talk to the model: $(RUN)/bessemer chat artifacts/quickstart/dpo"
 
 test: $(VENV)/ready-test
-	$(RUN)/python -m pytest -n 2 --dist loadfile
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(VENV)/ready-test
+	$(RUN)/python -m pytest -n 2 --dist loadfile -m slow
 
 lint: $(VENV)/ready-test
 	$(RUN)/ruff check .

@@ -1,5 +1,6 @@
 """Other people's tools, each set in an environment of its own that is made on first use."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,15 @@ SETS = {
         *("trafilatura==2.3.1", "lxml_html_clean==0.4.6", "readability-lxml==0.9", "justext==3.0.2"),
         *("resiliparse==2.0.1", "html-text==0.7.1"),
     ),
+    "training": (
+        *("torch==2.13.0", "numpy==2.4.6", "transformers==5.23.0", "accelerate==1.15.0"),
+        *("lightning==2.6.6", "jsonargparse[signatures]==4.41.0", "psutil==7.2.2"),  # what litgpt needs
+    ),
 }
+# Installed after the rest, without what they ask for: litgpt wants a huggingface-hub that transformers 5 does not.
+ALONE = {"training": ("litgpt==0.5.13",)}
+# What is no package: a repository and the commit that was measured.
+SOURCES = {"nanochat": ("https://github.com/karpathy/nanochat", "0e4b3faded6209dd12a5dd3951cbdc3750e0f374")}
 
 
 def python(name: str) -> Path:
@@ -23,5 +32,20 @@ def python(name: str) -> Path:
         subprocess.run([sys.executable, "-m", "venv", "--clear", folder], check=True)
         subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", "--upgrade", "pip"], check=True)
         subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", *SETS[name]], check=True)
+        if name in ALONE:
+            subprocess.run([folder / "bin/python", "-m", "pip", "install", "--quiet", "--no-deps", *ALONE[name]], check=True)
         (folder / "ready").touch()
     return folder / "bin/python"
+
+
+def checkout(name: str) -> Path:
+    """The source code called `name`, fetched once."""
+    folder = CACHE / name
+    if not (folder / "ready").is_file():
+        shutil.rmtree(folder, ignore_errors=True)
+        address, commit = SOURCES[name]
+        subprocess.run(["git", "init", "--quiet", folder], check=True)
+        subprocess.run(["git", "-C", folder, "fetch", "--quiet", "--depth", "1", address, commit], check=True)
+        subprocess.run(["git", "-C", folder, "checkout", "--quiet", commit], check=True)
+        (folder / "ready").touch()
+    return folder

@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from tyro.conf import Positional, arg
 
-from bessemer.core import artifact, config, workers
+from bessemer.core import artifact, config, launch, log, workers
 from bessemer.core import recipe as recipes
 from bessemer.core.stage import Stage
 from bessemer.decode.chat import ChatConfig
@@ -25,12 +25,16 @@ MEMORY = {
     "MALLOC_TRIM_THRESHOLD_": str(1 << 35),
     "MALLOC_TOP_PAD_": str(1 << 28),
     "THP_MEM_ALLOC_ENABLE": "1",
+    "PYTORCH_ALLOC_CONF": "expandable_segments:True",  # the same for a GPU's memory
 }
 
 
 def main() -> None:
     if sys.platform == "linux" and not any(name in os.environ for name in MEMORY):
         os.execve(sys.executable, sys.orig_argv, {**os.environ, **MEMORY})
+    if launch.rank() > 0:  # one of several processes talks
+        log.console.quiet = True
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     words = sys.argv[1:]
     debug = "--debug" in words
     words = [word for word in words if word != "--debug"]
@@ -195,7 +199,24 @@ def chat(checkpoint: Positional[Path], /, cfg: Annotated[ChatConfig, arg(name=""
     terminal.chat(checkpoint, config.parse(ChatConfig, config.plain(cfg), "chat"))
 
 
-COMMANDS: dict[str, Callable[..., Any]] = {"run": run, "plan": plan, "show": show, "chat": chat}
+def seen(document: Positional[str] = "", /, checkpoint: Path | None = None, step: int = -1, store: Path = Path("artifacts")) -> None:
+    """Which steps of a training saw a DOCUMENT (its id, or how that begins), or with --step N what that step read.
+
+    Of CHECKPOINT; without one, of the newest training in the store. Looked up, not logged: exact on any number of processes.
+    """
+    from bessemer.data import seen as lookup
+
+    lookup.seen(checkpoint or lookup.newest(store), document, step)
+
+
+def doctor(drill: bool = False, kills: int = 12) -> None:
+    """What this machine can do and what slows it down; DRILL: kill small trainings KILLS times and prove that they go on bit for bit."""
+    from bessemer.train.resume.drill import doctor
+
+    sys.exit(0 if doctor(drill, kills) else 1)
+
+
+COMMANDS: dict[str, Callable[..., Any]] = {"run": run, "plan": plan, "show": show, "seen": seen, "chat": chat, "doctor": doctor}
 
 if __name__ == "__main__":
     main()

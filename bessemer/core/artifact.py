@@ -19,11 +19,12 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from bessemer.core import config, log
+from bessemer.core import config, launch, log
 from bessemer.core.stage import Stage
 
 MANIFEST = "manifest.json"
 RUN = "run"  # a folder for what a run measured about itself: no digest covers it, and run/resume/ goes when the artifact is whole
+BEGAN = f"{RUN}/began.json"  # what an artifact that is still made will be
 Inputs = Mapping[str, Path | tuple[Path, ...] | None]
 
 
@@ -99,19 +100,24 @@ def make(stage: Stage, inputs: Inputs, cfg: Any, folder: Path, key: str | None =
     key = key or key_of(stage, inputs, cfg)
     if _finished(folder, key):
         return folder
+    if launch.rank() > 0:
+        part, marker = folder.with_name(folder.name + ".part"), folder.with_name(folder.name + ".part") / RUN / "key"
+        launch.follow(stage.function, inputs, part, cfg, lambda: marker.is_file() and marker.read_text() == key, lambda: _finished(folder, key))
+        return folder
     with _locked(folder):
         if _finished(folder, key):  # by a process that held the lock until now
             return folder
         part = _part(folder, key)
         if read_manifest(part) is None:  # else it was killed between its last two steps
-            began = time.time()
+            began, begun = time.time(), _begun(stage, inputs, cfg, key, part)
+            write_json(part / BEGAN, begun)
             try:
-                numbers = stage.function(**inputs, out=part, cfg=cfg)
+                numbers = launch.call(stage.function, inputs, part, cfg)
             except OSError as error:
                 if error.errno == errno.ENOSPC and not error.filename:
                     raise OSError(errno.ENOSPC, "no space left on the disk", str(part)) from error
                 raise
-            write_json(part / MANIFEST, _manifest(stage, inputs, cfg, key, part, numbers, began))
+            write_json(part / MANIFEST, _manifest(stage, begun, part, numbers, began))
         if folder.exists():
             folder.rmdir()
         part.rename(folder)
@@ -127,9 +133,8 @@ def ancestors(path: Path) -> list[dict[str, Any]]:
     return [manifest, *manifest["ancestors"]]
 
 
-def _manifest(stage: Stage, inputs: Inputs, cfg: Any, key: str, part: Path, numbers: dict[str, float], began: float) -> dict[str, Any]:
-    files = {name: {"sha256": _sha256(part / name), "bytes": (part / name).stat().st_size} for name in _files(part, ("**/*",))}
-    covered = _files(part, stage.content)
+def _begun(stage: Stage, inputs: Inputs, cfg: Any, key: str, part: Path) -> dict[str, Any]:
+    """What an artifact is made of: the half of its manifest that is known before the work."""
     parents: dict[str, Any] = {}
     older: dict[str, Any] = {}
     for name, value in inputs.items():
@@ -143,16 +148,25 @@ def _manifest(stage: Stage, inputs: Inputs, cfg: Any, key: str, part: Path, numb
         "stage": stage.name,
         "version": stage.version,
         "key": key,
-        "digest": _hash({name: files[name]["sha256"] for name in covered}),
         "config": config.plain(cfg),
         "inputs": parents,
+        "made_with": {"bessemer": version("bessemer"), "python": platform.python_version(), "machine": platform.machine()},
+        "ancestors": list(older.values()),
+    }
+
+
+def _manifest(stage: Stage, begun: dict[str, Any], part: Path, numbers: dict[str, float], began: float) -> dict[str, Any]:
+    files = {name: {"sha256": _sha256(part / name), "bytes": (part / name).stat().st_size} for name in _files(part, ("**/*",))}
+    covered = _files(part, stage.content)
+    found = {
+        "digest": _hash({name: files[name]["sha256"] for name in covered}),
         "numbers": numbers,
         "began": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(began)),
         "seconds": round(time.time() - began, 2),
-        "made_with": {"bessemer": version("bessemer"), "python": platform.python_version(), "machine": platform.machine()},
         "files": files,
-        "ancestors": list(older.values()),
     }
+    order = ("name", "stage", "version", "key", "digest", "config", "inputs", "numbers", "began", "seconds", "made_with", "files", "ancestors")
+    return {name: (begun | found)[name] for name in order}
 
 
 def _parent(path: Path) -> dict[str, str | None]:

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from bessemer.core import artifact, config, log
+from bessemer.core import artifact, config, launch, log
 from bessemer.core.stage import Stage
 
 
@@ -165,7 +165,7 @@ def run(steps: list[Step], store: Path, links: Path | None = None) -> dict[str, 
         if not cached:
             numbers = ", ".join(f"{k} {v:,.4g}" if isinstance(v, float) else f"{k} {v:,}" for k, v in manifest["numbers"].items())
             log.say(f"      {manifest['seconds']:.0f}s: {numbers}")
-        if links:
+        if links and launch.rank() == 0:
             _link(links / step.name, folder)
     return made
 

@@ -18,9 +18,14 @@ def load(path: Path, device: torch.device | str = "cpu", shapes: Sequence[Shape]
     """
     check_shape(weights.load_config(path), shapes, str(path))
     model, words = weights.load(path, device), Tokenizer.load(path)
-    if words.vocab > model.cfg.vocab:
-        raise ValueError(f"{path}: its tokenizer has {words.vocab} entries, its model only {model.cfg.vocab}: they do not belong together")
+    check_vocabulary(model.cfg, words, str(path))
     return model, words
+
+
+def check_vocabulary(cfg: ModelConfig, words: Tokenizer, place: str) -> None:
+    """ValueError where the tokenizer has ids that the model does not know."""
+    if words.vocab > cfg.vocab:
+        raise ValueError(f"{place}: its tokenizer has {words.vocab} entries, its model only {cfg.vocab}: they do not belong together")
 
 
 def check_shape(cfg: ModelConfig, shapes: Sequence[Shape], place: str) -> None:

@@ -4,6 +4,7 @@ Shares come from weights, or from sizes and a temperature. A cap on the epochs o
 last part of the training may have a mix of its own (annealing), and takes what it needs before the rest is shared out.
 """
 
+import bisect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -181,6 +182,28 @@ class Mixture:
         rank = np.empty_like(domains)  # the how manieth of its domain each row is within the step
         rank[sequence] = np.arange(self.batch) - np.searchsorted(domains[sequence], domains[sequence])
         return domains, order.shuffled(before[domains] + rank, self.sizes[domains], self.seed)
+
+    def rows_of(self, domain: int, windows: np.ndarray) -> list[tuple[int, int]]:
+        """`rows` the other way round: (row, window) wherever the training reads one of these windows (n,) of a domain, in order.
+
+        Rows are numbered through the training: row r is in step r // batch.
+        """
+        taken, size = sum(phase.rows[domain] for phase in self.phases), int(self.sizes[domain])
+        found: list[tuple[int, int]] = []
+        for epoch in range(-(-taken // max(size, 1))):
+            places = order.places_of(windows, size, epoch, self.seed)
+            found += [(self._row_of(domain, place), window) for place, window in zip(places.tolist(), windows.tolist(), strict=True) if place < taken]
+        return sorted(found)
+
+    def _row_of(self, domain: int, place: int) -> int:
+        """The row that reads this place of a domain's sequence: with it, the domain's rows become more than come before the place."""
+        phase = next(phase for phase in reversed(self.phases) if phase.before[domain] <= place and phase.rows[domain])
+        low, high = phase.edges[domain : domain + 2]
+
+        def read(row: int) -> int:
+            return below(high, row + 1, phase.stride, phase.total) - below(low, row + 1, phase.stride, phase.total)
+
+        return phase.begin + bisect.bisect_right(range(phase.total), place - phase.before[domain], key=read)
 
 
 def below(edge: int, rows: int, stride: int, total: int) -> int:

@@ -10,7 +10,8 @@ and the same for val. All are written as a stream and memory-mapped, so neither 
 """
 
 import contextlib
-from collections.abc import Sequence
+import mmap
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from bessemer.tokenizer.tokenizer import Tokenizer
 Batch = dict[str, torch.Tensor]
 SPLITS = ("train", "val")
 FILES = (".bin", "_offsets.bin", "_bytes.bin", "_documents.txt", "_lines.bin")
+MOST_ALIKE = 5  # ids that are listed where their beginning is given
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,7 @@ class _Names(Sequence[str]):
     """The ids of a split's documents, read from disk when they are asked for."""
 
     def __init__(self, text: Path, lines: np.ndarray):
-        self.text, self.lines = np.memmap(text, dtype=np.uint8, mode="r"), lines
+        self.path, self.text, self.lines = text, np.memmap(text, dtype=np.uint8, mode="r"), lines
 
     def __len__(self) -> int:
         return len(self.lines) - 1
@@ -87,6 +89,38 @@ class _Names(Sequence[str]):
             return [self[number] for number in range(*which.indices(len(self)))]
         begin, end = self.lines[range(len(self))[which] :][:2]
         return self.text[begin : end - 1].tobytes().decode()
+
+    def beginning(self, words: bytes) -> Iterator[int]:
+        """The lines that begin with these bytes, searched as one text: a hundred million lines take seconds."""
+        if self.text[: len(words)].tobytes() == words:
+            yield 0
+        with self.path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as text:
+            at = text.find(b"\n" + words)
+            while at >= 0:
+                yield int(np.searchsorted(self.lines, at + 1))
+                at = text.find(b"\n" + words, at + 1)
+
+
+def numbers_of(documents: Sequence[str], name: str) -> dict[str, list[int]]:
+    """Where the document with this id stands, each of its copies, by its id; those whose ids begin so where none is called that.
+
+    At most MOST_ALIKE different ids.
+    """
+
+    def beginning(word: str) -> Iterator[int]:
+        if isinstance(documents, _Names):
+            return documents.beginning(word.encode())
+        return (number for number, document in enumerate(documents) if f"{document}\n".startswith(word))
+
+    if exact := list(beginning(f"{name}\n")):
+        return {name: exact}
+    alike: dict[str, list[int]] = {}
+    for number in beginning(name):
+        found = documents[number]
+        if found not in alike and len(alike) == MOST_ALIKE:
+            break
+        alike.setdefault(found, []).append(number)
+    return alike
 
 
 def domains(folder: Path) -> list[str]:
@@ -124,12 +158,19 @@ def check_words(file: TokenFile, words: Tokenizer) -> None:
 
     The first documents are looked at: their bytes must add up, where the tokenizer keeps texts as they are.
     """
-    widths = np.array(words.token_bytes())
     for number in range(min(8, len(file.lengths))):
-        ids = file.ids[file.offsets[number] : file.offsets[number + 1] - 1]  # the end of text is no byte of it
-        surplus = int(widths[ids].sum()) - int(file.lengths[number]) if ids.max(initial=0) < len(widths) else -1
-        if surplus not in (0, words.lead) and (words.exact or surplus == -1):
+        extra = surplus(file, number, words)
+        if extra is None or (words.exact and extra not in (0, words.lead)):
             raise ValueError(f"document {file.documents[number]} was not encoded by this tokenizer, so its ids mean other text here")
+
+
+def surplus(file: TokenFile, number: int, words: Tokenizer) -> int | None:
+    """How many more bytes a document's ids stand for than its text has; None where the tokenizer lacks one of them.
+
+    Of an exact tokenizer's own ids it is 0, or its `lead`.
+    """
+    widths, ids = words.token_bytes(), file.ids[file.offsets[number] : file.offsets[number + 1] - 1]  # the end of text is no byte of it
+    return sum(widths[i] for i in ids.tolist()) - int(file.lengths[number]) if ids.max(initial=0) < len(widths) else None
 
 
 def _kind(vocab: int) -> type[np.unsignedinteger]:

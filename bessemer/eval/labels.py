@@ -1,17 +1,15 @@
 """How well classes, tags and answers were given: the usual measures with confidence intervals, and what it takes to beat no model at all."""
 
 import re
-import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from bessemer.eval import stats
+from bessemer.eval.overlap import normalise
 from bessemer.eval.stats import Estimate, Floats
 
-Count = np.ndarray  # (n, ...) what each item adds to the sums of a measure
-ARTICLES = re.compile(r"\b(a|an|the)\b")
 SENTENCE = re.compile(r"[^.!?\n]+(?:[.!?](?=\S)[^.!?\n]*)*[.!?]?")
 
 
@@ -29,7 +27,7 @@ def class_scores(wanted: Sequence[str], given: Sequence[str]) -> dict[str, Estim
         return (2 * sums[..., 0] / np.maximum(both, 1)).sum(-1) / (both > 0).sum(-1)
 
     right = sum(want == got for want, got in zip(wanted, given, strict=True))
-    return {"accuracy": stats.proportion(right, len(wanted)), "macro_f1": of_sums(counts, macro)}
+    return {"accuracy": stats.proportion(right, len(wanted)), "macro_f1": stats.of_sums(counts, macro)}
 
 
 def entities(tags: Sequence[str]) -> set[tuple[str, int, int]]:
@@ -55,25 +53,19 @@ def entity_scores(wanted: Sequence[Sequence[str]], given: Sequence[Sequence[str]
         want, got = map(entities, pair)
         counts[item] = len(want & got), len(want), len(got)
     return {
-        "precision": of_sums(counts, lambda sums: sums[..., 0] / np.maximum(sums[..., 2], 1)),
-        "recall": of_sums(counts, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1)),
-        "f1": of_sums(counts, lambda sums: 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)),
+        "precision": stats.of_sums(counts, lambda sums: sums[..., 0] / np.maximum(sums[..., 2], 1)),
+        "recall": stats.of_sums(counts, lambda sums: sums[..., 0] / np.maximum(sums[..., 1], 1)),
+        "f1": stats.of_sums(counts, lambda sums: 2 * sums[..., 0] / np.maximum(sums[..., 1] + sums[..., 2], 1)),
     }
 
 
 def answer_scores(wanted: Sequence[str], given: Sequence[str]) -> dict[str, Estimate]:
     """exact (Wilson interval) and token_f1 (bootstrap) as SQuAD defines them (Rajpurkar et al. 2016, section 6.1; 2018 for empty answers)."""
-    pairs = [(normal(want), normal(got)) for want, got in zip(wanted, given, strict=True)]
+    pairs = [(normalise(want), normalise(got)) for want, got in zip(wanted, given, strict=True)]
     return {
         "exact": stats.proportion(sum(want == got for want, got in pairs), len(pairs)),
         "token_f1": stats.mean([overlap(want.split(), got.split()) for want, got in pairs]),
     }
-
-
-def normal(answer: str) -> str:
-    """Lower case, without punctuation and articles, one space between words."""
-    kept = "".join(character for character in answer.lower() if character not in string.punctuation)
-    return " ".join(ARTICLES.sub(" ", kept).split())
 
 
 def overlap(wanted: Sequence[str], given: Sequence[str]) -> float:
@@ -100,28 +92,10 @@ def looked_up(train_words: Sequence[Sequence[str]], train_tags: Sequence[Sequenc
 
 def nearest(question: str, context: str) -> str:
     """The baseline of answers: the sentence or line of the context that shares most words with the question, per word of its own."""
-    asked = Counter(normal(question).split())
+    asked = Counter(normalise(question).split())
 
     def shared(sentence: str) -> float:
-        own = normal(sentence).split()
+        own = normalise(sentence).split()
         return sum((Counter(own) & asked).values()) / (len(own) + 1)
 
     return max((found[0].strip() for found in SENTENCE.finditer(context)), key=shared, default="")
-
-
-def of_sums(counts: Count, number: Callable[[Floats], Floats], confidence: float = 0.95, resamples: int = stats.RESAMPLES, seed: int = 0) -> Estimate:
-    """`number` of the summed counts (n, ...) of n items, with its percentile bootstrap interval: items are drawn anew with replacement.
-
-    `number` takes sums (resamples, ...) and gives (resamples,).
-    """
-    if not len(counts):
-        raise ValueError("there are no items to measure")
-    n, flat = len(counts), counts.reshape(len(counts), -1)
-    draw = np.random.default_rng(seed)
-    rows = max(1, stats.CHUNK // n)
-    drawn = []
-    for begin in range(0, resamples, rows):
-        times = draw.multinomial(n, np.full(n, 1 / n), size=min(rows, resamples - begin))  # how often each item is drawn
-        drawn.append(number((times @ flat).reshape(len(times), *counts.shape[1:])))
-    low, high = np.quantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Estimate(float(number(counts.sum(0)[None])[0]), float(low), float(high), n)

@@ -4,7 +4,7 @@ BLEU (Papineni et al. 2002) and chrF (Popovic 2015)."""
 import re
 import string
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -122,17 +122,9 @@ def compare(texts: Sequence[str], references: Sequence[str]) -> dict[str, stats.
         "rouge_1": stats.mean([rouge_n(*pair, 1) for pair in pairs]),
         "rouge_2": stats.mean([rouge_n(*pair, 2) for pair in pairs]),
         "rouge_l": stats.mean([rouge_l(*pair) for pair in pairs]),
-        "chrf": pooled([chrf_counts(*pair) for pair in pairs], chrf),
-        "bleu": pooled([bleu_counts(*pair) for pair in pairs], bleu),
+        "chrf": stats.of_sums([chrf_counts(*pair) for pair in pairs], chrf),
+        "bleu": stats.of_sums([bleu_counts(*pair) for pair in pairs], bleu),
     }
-
-
-def pooled(counts: Sequence[Counts], score: Callable[[Counts], Counts], resamples: int = stats.RESAMPLES, seed: int = 0) -> stats.Estimate:
-    """A score of summed counts with its 95% percentile bootstrap interval: pairs are drawn with replacement, their counts summed anew."""
-    rows, random = np.stack(counts), np.random.default_rng(seed)
-    times = random.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), resamples)  # how often each pair is drawn
-    low, high = np.quantile(score(times @ rows), [0.025, 0.975])
-    return stats.Estimate(float(score(rows.sum(0))), float(low), float(high), len(rows))
 
 
 def lead(text: str) -> str:

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from bessemer.data.tokens import TokenFile
+from bessemer.data.tokens import TokenFile, surplus
 from bessemer.eval import likelihood, stats
 from bessemer.model.model import Model
 from bessemer.tokenizer.tokenizer import Tokenizer
@@ -39,9 +39,8 @@ def documents(model: Model, tokenizer: Tokenizer, file: TokenFile, numbers: Sequ
     texts, sizes = [], []
     for number in numbers:
         ids = file.ids[file.offsets[number] : file.offsets[number + 1] - 1].tolist()  # the end of text is no byte of it
-        known = max(ids, default=0) < len(widths)
-        lead = sum(widths[i] for i in ids) - int(file.lengths[number]) if known else 0
-        if not known or lead not in (0, tokenizer.lead):
+        lead = surplus(file, number, tokenizer)
+        if lead is None or lead not in (0, tokenizer.lead):
             raise ValueError(f"document {file.documents[number]} was not encoded by this model's tokenizer, so its ids mean other text here")
         texts.append(ids[:max_tokens])
         sizes.append(sum(widths[i] for i in ids[:max_tokens]) - lead)

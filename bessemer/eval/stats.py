@@ -5,6 +5,7 @@ All of it is seeded: the same numbers give the same interval.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Any
@@ -68,6 +69,24 @@ def ratio(numerators: ArrayLike, denominators: ArrayLike, confidence: float = 0.
     drawn = _bootstrap(numerators, denominators, resamples, seed)
     low, high = np.quantile(drawn, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Estimate(float(numerators.sum() / denominators.sum()), float(low), float(high), len(numerators))
+
+
+def of_sums(counts: ArrayLike, number: Callable[[Floats], Floats], confidence: float = 0.95, resamples: int = RESAMPLES, seed: int = 0) -> Estimate:
+    """`number` of the summed counts (n, ...) of n items, with its percentile bootstrap interval. F1 and BLEU are such numbers.
+
+    `number` takes sums (resamples, ...) and gives (resamples,). ValueError where there is no item.
+    """
+    counts = np.asarray(counts, dtype=np.float64)
+    if not len(counts):
+        raise ValueError("there are no items to measure")
+    n, flat = len(counts), counts.reshape(len(counts), -1)
+    random = np.random.default_rng(seed)
+    drawn = []
+    for rows in _chunks(resamples, n):
+        times = random.multinomial(n, np.full(n, 1 / n), size=rows)  # how often each item is drawn
+        drawn.append(number((times @ flat).reshape(rows, *counts.shape[1:])))
+    low, high = np.quantile(np.concatenate(drawn), [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Estimate(float(number(counts.sum(0)[None])[0]), float(low), float(high), n)
 
 
 def paired(

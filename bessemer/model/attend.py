@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 # On CPU all scores at once are faster than chunks up to the square of this, since torch.compile fuses what happens to them (docs/models.md).
 WHOLE_UP_TO = 256
+# Fewer queries than this are not worth a product of their own.
+HALF = 64
 # Queries that share a matrix product in longer rows: their scores should stay in the processor's cache, and the product be worth its call.
 CHUNK = 128
 
@@ -37,7 +39,7 @@ def attend(query: Tensor, key: Tensor, value: Tensor, see: See) -> Tensor:
     query, key = query.to(value.dtype), key.to(value.dtype)  # normed queries leave autocast in fp32
     if query.device.type == "cpu":
         if query.shape[2] * key.shape[2] <= WHOLE_UP_TO**2:
-            return whole(query, key, value, see)
+            return halves(query, key, value, see) if _worth_halving(see, query, key) else whole(query, key, value, see)
         if query.dtype == torch.float32 and _just_past(see, query, key):  # the one case where PyTorch's operator is faster
             return fused(query, key, value, see)
         return _chunked(query, key, value, see.bias, see.segment, see.key_segment, see.prefix, see.at, see.causal, see.window)
@@ -74,8 +76,36 @@ def _allowed(see: See, place: Tensor, key: Tensor, segment: Tensor | None, key_s
     return allowed
 
 
-def whole(query: Tensor, key: Tensor, value: Tensor, see: See) -> Tensor:
-    """`attend` by two products over all scores. Query heads that share a key head are rows of one product, so no key is copied."""
+def halves(query: Tensor, key: Tensor, value: Tensor, see: See) -> Tensor:
+    """`whole` for a text that looks back: its first half needs no keys of the second, which saves a quarter of the scores."""
+    tokens = query.shape[2]
+    middle = tokens // 2
+    at = torch.arange(middle, tokens, device=query.device)[None]
+    early, late = See(see.causal, see.window), See(see.causal, see.window, at=at)
+    if see.segment is not None and see.key_segment is not None:
+        early = early._replace(segment=see.segment[:, :middle], key_segment=see.key_segment[:, :middle])
+        late = late._replace(segment=see.segment[:, middle:], key_segment=see.key_segment)
+    if see.bias is not None:
+        early, late = early._replace(bias=see.bias[..., :middle, :middle]), late._replace(bias=see.bias[..., middle:, :])
+    parts = [
+        whole(query[:, :, :middle], key[:, :, :middle], value[:, :, :middle], early, False),
+        whole(query[:, :, middle:], key, value, late, False),
+    ]
+    return torch.cat(parts, 2)
+
+
+def _worth_halving(see: See, query: Tensor, key: Tensor) -> bool:
+    """Where queries stand at their own keys, all see at least themselves, and the products stay large."""
+    own = see.key_segment is see.segment and query.shape[2] == key.shape[2]
+    return see.causal and own and see.prefix is None and see.at is None and query.shape[2] >= 2 * HALF
+
+
+def whole(query: Tensor, key: Tensor, value: Tensor, see: See, blind: bool | None = None) -> Tensor:
+    """`attend` by two products over all scores. Query heads that share a key head are rows of one product, so no key is copied.
+
+    blind: whether there may be queries that see nothing; None: unless every token sees itself.
+    """
+    blind = see.key_segment is not see.segment if blind is None else blind
     rows, heads, tokens, width = query.shape
     shared, keys = key.shape[1], key.shape[2]
     query = (query * width**-0.5).reshape(rows, shared, -1, width)  # (B, K, H / K * T, D)
@@ -86,7 +116,7 @@ def whole(query: Tensor, key: Tensor, value: Tensor, see: See) -> Tensor:
     if mask is not None:
         scores = scores.masked_fill(~mask, torch.finfo(scores.dtype).min)
     weights = scores.softmax(-1).to(value.dtype)
-    if mask is not None and see.key_segment is not see.segment:  # else every token sees itself
+    if mask is not None and blind:
         weights = weights.masked_fill(~mask.any(-1, keepdim=True), 0.0)
     return (weights.view(rows, shared, -1, keys) @ value).view(rows, heads, tokens, width)
 
@@ -99,6 +129,9 @@ def fused(query: Tensor, key: Tensor, value: Tensor, see: See) -> Tensor:
     if see.bias is not None:
         bias = see.bias.to(query.dtype)
         mask = bias if mask is None else bias.masked_fill(~mask, float("-inf"))
+    if mask is not None and query.device.type == "cuda" and query.shape[1] != key.shape[1]:
+        # The kernel that reads a mask takes no shared heads; without it all scores would be kept.
+        key, value = (part.repeat_interleave(query.shape[1] // key.shape[1], 1) for part in (key, value))
     return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, is_causal=plain, enable_gqa=query.shape[1] != key.shape[1])
 
 

@@ -7,8 +7,8 @@ B rows, T tokens, S keys, C width, H query heads, K key-value heads, D head widt
 import torch
 from torch import Tensor, nn
 
-from bessemer.model.attend import attend, scores_mask
-from bessemer.model.config import Architecture
+from bessemer.model.attend import See, attend, scores_mask
+from bessemer.model.config import GATE, Architecture, ModelConfig
 from bessemer.model.position import rotate
 from bessemer.model.seen import Pass, Slot
 
@@ -16,12 +16,13 @@ from bessemer.model.seen import Pass, Slot
 class Attention(nn.Module):
     """A text's tokens look at each other."""
 
-    def __init__(self, cfg: Architecture, layer: int = 0):
+    def __init__(self, cfg: ModelConfig, layer: int = 0):
         super().__init__()
         self.cfg = cfg
         self.query, self.key, self.value, self.out = projections(cfg)
         self.query_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps) if cfg.qk_norm else nn.Identity()
         self.key_norm = nn.RMSNorm(cfg.head_width, cfg.norm_eps) if cfg.qk_norm else nn.Identity()
+        self.token_value = TokenValue(cfg) if cfg.value_embed and layer % 2 == (cfg.depth - 1) % 2 else None
         if cfg.position == "relative":  # one table for all heads, as in the paper
             self.relative_key = nn.Embedding(2 * cfg.reach + 1, cfg.head_width)
             self.relative_value = nn.Embedding(2 * cfg.reach + 1, cfg.head_width)
@@ -30,12 +31,18 @@ class Attention(nn.Module):
         query = self.query_norm(_heads(self.query(x), self.cfg))
         key = self.key_norm(_heads(self.key(x), self.cfg))
         value = _heads(self.value(x), self.cfg)
+        if self.token_value is not None:
+            value = value + self.token_value(x, seen.ids).to(value.dtype)
         if seen.turn is not None:
             query, key = rotate(query, *seen.turn), rotate(key, *seen.turn)
         if slot is not None:
             key, value = put(slot, seen.at, key, value)
-        mixed = attend(query, key, value, seen.see) if seen.distance is None else self._relative(query, key, value, seen)
+        mixed = self.look(query, key, value, seen.see) if seen.distance is None else self._relative(query, key, value, seen)
         return self.out(mixed.transpose(1, 2).flatten(2)), first
+
+    def look(self, query: Tensor, key: Tensor, value: Tensor, see: See) -> Tensor:
+        """`attend`; a method because ranks that share a row's tokens put something else in its place."""
+        return attend(query, key, value, see)
 
     def _relative(self, query: Tensor, key: Tensor, value: Tensor, seen: Pass) -> Tensor:
         """Shaw et al. 2018, eq. 3 and 4: each distance has a key and a value of its own, clipped at `reach`.
@@ -56,6 +63,22 @@ class Attention(nn.Module):
         # Whatever is farther than `reach` adds up in two places: in fp32, since a GPU's sum in bf16 loses small terms.
         by_distance = weights.new_zeros(*wide[:3], 2 * self.cfg.reach + 1).scatter_add(-1, place, weights)
         return weights.to(value.dtype) @ value + by_distance.to(value.dtype) @ self.relative_value.weight.to(value.dtype)
+
+
+class TokenValue(nn.Module):
+    """A value of each token that does not depend on its text, and a gate for each head that does (value embeddings of modded-nanogpt,
+    Jordan et al. 2024; after Zhou et al. 2024, Value Residual Learning). The gate starts near 1, and goes from 0 to 2."""
+
+    def __init__(self, cfg: ModelConfig):
+        super().__init__()
+        self.cfg = cfg
+        self.table = nn.Embedding(cfg.vocab, cfg.kv_heads * cfg.head_width)
+        self.gate = nn.Linear(GATE, cfg.kv_heads, bias=False)
+
+    def forward(self, x: Tensor, ids: Tensor) -> Tensor:
+        """(B, K, T, D) from x (B, T, C) and ids (B, T)."""
+        gate = 2 * torch.sigmoid(self.gate(x[..., :GATE]))  # (B, T, K)
+        return _heads(self.table(ids), self.cfg) * gate.transpose(1, 2)[..., None]
 
 
 class Cross(nn.Module):

@@ -17,6 +17,7 @@ Norm = Literal["rms", "layer"]
 NormAt = Literal["pre", "post"]
 Router = Literal["softmax", "sigmoid"]
 Balance = Literal["none", "aux", "bias"]
+GATE = 12  # channels that the gate of a value embedding reads
 
 
 @dataclass(frozen=True)
@@ -64,6 +65,9 @@ class Architecture:
     norm_at: NormAt = "pre"  # post: after the sum, as BERT
     norm_eps: Positive = 1e-5
     embed_norm: bool = False  # a norm right after the embedding (BERT, RWKV)
+    embed_skip: bool = False  # each block reads a learned mix of the stream and of the embedding it began with
+    value_embed: bool = False  # every second block, the last included, adds to a token's value one that it has in any text, through a gate
+    zero_out: bool = False  # what writes into the residual stream starts at zero, so that a new block passes on what it reads
     types: Whole = 0  # kinds of segments with an embedding each (BERT: 2)
     tied: bool = True  # one matrix for embedding and head
     prefix: bool = False  # a prompt is seen both ways (prefix language model)
@@ -129,6 +133,11 @@ def _check(a: Architecture) -> None:
         refuse(a.balance == "bias" and a.router != "sigmoid", "balance = bias needs router = sigmoid: a bias on softmax scores has no scale")
         refuse(a.bias == "all", "bias = all is not for ffn = moe: experts have no biases")
         refuse(a.width % 8 != 0 or a.hidden % 8 != 0, f"width ({a.width}) and hidden ({a.hidden}) must be multiples of 8: grouped products need it")
+
+    plain = a.shape == "decoder" and attention and not a.ahead
+    refuse(a.embed_skip and not plain, "embed_skip needs shape = decoder, mixer = attention and ahead = 0")
+    refuse(a.value_embed and not plain, "value_embed needs shape = decoder, mixer = attention and ahead = 0")
+    refuse(a.value_embed and a.width < GATE, f"width ({a.width}) must be {GATE} or more for value_embed: so many channels decide its gate")
 
     classifies = a.head in ("sequence", "tokens")
     refuse(classifies and a.labels < 2, f"head = {a.head} needs labels: the number of classes, 2 or more")

@@ -61,14 +61,18 @@ class Stack(nn.Module):
         self.norm = nn.Identity() if cfg.norm_at == "post" else norm(cfg)
         if cfg.position == "bias":  # T5: one table for all blocks
             self.bias = nn.Embedding(cfg.buckets, cfg.heads)
+        if cfg.embed_skip:
+            self.keep, self.again = nn.Parameter(torch.ones(depth)), nn.Parameter(torch.zeros(depth))
         self.routing: list[Routing] = []  # where the experts of each block sent the tokens of the last forward pass
 
     def forward(self, x: Tensor, seen: Pass, cache: Cache | None = None) -> Tensor:
         seen = self._positioned(x, seen, cache)
         if x.device.type == "cuda" and cache is None:
             seen = seen._replace(see=with_blocks(seen.see, x.shape[0], x.shape[1], x.shape[1], x.device))
-        first, self.routing = None, []
-        for block, slot in zip(self.blocks, cache.slots if cache else [None] * len(self.blocks), strict=True):
+        first, self.routing, begun = None, [], x
+        for layer, (block, slot) in enumerate(zip(self.blocks, cache.slots if cache else [None] * len(self.blocks), strict=True)):
+            if self.cfg.embed_skip:
+                x = self.keep[layer] * x + self.again[layer] * begun
             x, first, routing = block(x, seen, slot, first)
             if routing is not None:
                 self.routing.append(routing)
@@ -156,7 +160,7 @@ class Model(nn.Module):
         for stack in self.further:  # `routing` must not speak of an earlier pass
             assert isinstance(stack, Stack)
             stack.routing = []
-        x = self._embedded(ids, at, types)
+        x = self.embedded(ids, at, types)
         if at is None:
             at = torch.arange(ids.shape[1], device=ids.device)[None]
         across = See()
@@ -175,14 +179,14 @@ class Model(nn.Module):
                 across = See(segment=segment, key_segment=memory_segment)
             elif memory_segment is not None:
                 across = _text_of(ids, memory_segment)
-        seen = Pass(at, see, across, begins=_begins(segment), live=live, counted=None if segment is None else segment > 0, memory=memory)
+        seen = Pass(at, see, across, begins=_begins(segment), live=live, counted=None if segment is None else segment > 0, ids=ids, memory=memory)
         return self.stack(x, seen, cache)
 
     def encode(self, ids: Tensor, segment: Tensor | None = None, at: Tensor | None = None) -> Tensor:
         """What the encoder of an encdec makes of the source, (B, S, C) from (B, S). `segment` as in `forward`."""
         if self.encoder is None:
             raise ValueError(f"shape = {self.cfg.shape} has no encoder to read a source with: only encdec has")
-        x = self._embedded(ids, at, None)
+        x = self.embedded(ids, at, None)
         if at is None:
             at = torch.arange(ids.shape[1], device=ids.device)[None]
         counted = None if segment is None else segment > 0
@@ -204,7 +208,8 @@ class Model(nn.Module):
         """(..., N) scores of the classifying head at every place: the rows say which place counts."""
         return self.label(self.pool(hidden))
 
-    def _embedded(self, ids: Tensor, at: Tensor | None, types: Tensor | None) -> Tensor:
+    def embedded(self, ids: Tensor, at: Tensor | None, types: Tensor | None) -> Tensor:
+        """What the first block reads, (B, T, C). A method because later stages of a pipeline receive it instead."""
         x = self.embed(ids)
         where = torch.arange(ids.shape[1], device=ids.device)[None] if at is None else at
         if self.cfg.position == "sinusoidal":  # waves of amplitude 1 would drown embeddings of 0.02: section 3.4 of the paper scales them up
@@ -235,7 +240,8 @@ def _begins(segment: Tensor | None) -> Tensor | None:
 
 
 def initialise(model: Model, seed: int) -> None:
-    """Normal weights, std 0.02; what writes into the residual stream starts smaller by sqrt(2L), as in GPT-2. Norms are 1, biases 0.
+    """Normal weights, std 0.02; what writes into the residual stream starts smaller by sqrt(2L), as in GPT-2, or at zero (cfg.zero_out).
+    Norms are 1, biases 0.
 
     Mixers that read in order know better, and say so themselves.
     """
@@ -243,7 +249,8 @@ def initialise(model: Model, seed: int) -> None:
     for name, weight in model.named_parameters():
         if weight.dim() >= 2:
             into_residual = name.endswith((".out.weight", "ffn.down.weight", "ffn.down", "ffn.shared.down.weight"))
-            nn.init.normal_(weight, std=0.02 / math.sqrt(2 * model.cfg.depth) if into_residual else 0.02, generator=draw)
+            smaller = 0.0 if model.cfg.zero_out else 0.02 / math.sqrt(2 * model.cfg.depth)
+            nn.init.normal_(weight, std=smaller if into_residual else 0.02, generator=draw)
         elif name.endswith("bias"):
             nn.init.zeros_(weight)
     for part in model.modules():

@@ -6,7 +6,7 @@ B rows, T tokens, N = B T tokens, K experts that a token visits, C width, F hidd
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -81,10 +81,20 @@ class Experts(nn.Module):
         place = torch.empty_like(order).scatter_(0, order, torch.arange(len(order), device=x.device))  # of each choice after sorting
         ends = torch.searchsorted(expert, torch.arange(self.cfg.experts, device=x.device), right=True, out_int32=True)
         heard = Reorder.apply(x.to(dtype), order, place, self.cfg.top_k)  # (N K, C)
-        gate, up = each_expert(heard, self.gate_up.to(dtype), ends).chunk(2, -1)
-        said = each_expert(self.act(gate) * up, self.down.to(dtype), ends)
+        said = self.each(heard, ends)
         said = Reorder.apply(said, place, order, 1).unflatten(0, chosen.shape)  # (N, K, C)
         return (said * weight[..., None]).sum(1).to(dtype)
+
+    def each(self, x: Tensor, ends: Tensor) -> Tensor:
+        """What each expert says to its own rows (S, C) of x, which are sorted by expert; `ends` (E,) is where each one's rows end. A method
+        because ranks that share the experts put something else in its place."""
+        return feed_forward(x, self.gate_up, self.down, self.act, ends)
+
+
+def feed_forward(x: Tensor, gate_up: Tensor, down: Tensor, act: Callable[[Tensor], Tensor], ends: Tensor) -> Tensor:
+    """(S, C) of rows (S, C) sorted by expert: the gated feed-forward of every expert, weights (E, 2F, C) and (E, C, F)."""
+    gate, up = each_expert(x, gate_up.to(x.dtype), ends).chunk(2, -1)
+    return each_expert(act(gate) * up, down.to(x.dtype), ends)
 
 
 def routing_terms(layers: Sequence[Routing], aux_weight: float) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ class Pass(NamedTuple):
     begins: Tensor | None = None  # (B, T) True where a document begins: what reads in order forgets what it read
     live: Tensor | None = None  # (B, T) False where padding follows a row's last token: what reads in order must not read it
     counted: Tensor | None = None  # (B, T) False where padding stands: it counts in no statistics
+    ids: Tensor | None = None  # (B, T) the tokens themselves
     memory: Tensor | None = None  # (B, S, C) the encoded source
 
 

@@ -18,7 +18,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from bessemer.core import artifact
+from bessemer.core import artifact, launch
 from bessemer.core import config as settings
 from bessemer.model import layouts
 from bessemer.model.config import ModelConfig
@@ -32,8 +32,11 @@ def save(model: Model, folder: Path, tokenizer: Path, end: Sequence[int], start:
     """Write a complete checkpoint: weights in fp32, config, the tokenizer's files, the ids that end what it writes, for an encdec the id
     that starts it, for a classifier the names of its classes.
 
-    Blocks that predict further ahead have done their work in training and are left out.
+    Blocks that predict further ahead have done their work in training and are left out. Of several ranks rank 0 alone has all weights,
+    and writes.
     """
+    if launch.rank() > 0:
+        return
     cfg = dataclasses.replace(model.cfg, ahead=0)
     family, given = layouts.of(cfg)
     state = {name: weight.detach().float() for name, weight in model.state_dict().items() if not name.startswith("further.")}
@@ -155,21 +158,29 @@ def _alone(weight: Tensor) -> Tensor:
 
 def _weights(path: Path) -> dict[str, Tensor]:
     """Every weight of a folder: of model.safetensors, of the shards that an index names, or of the pickles of older checkpoints."""
-    for whole in ("model.safetensors", "pytorch_model.bin"):
-        index = path / f"{whole}.index.json"
-        if (path / whole).is_file():
-            files = [path / whole]
-        elif index.is_file():
-            files = [path / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
-        else:
-            continue
-        found: dict[str, Tensor] = {}
-        for file in files:
-            if not file.is_file():
-                raise FileNotFoundError(f"{path} lacks {file.name}, which {index.name} names")
-            found |= _pickled(file) if file.suffix == ".bin" else _safe(file)
-        return found
-    raise FileNotFoundError(f"{path} holds no weights: no model.safetensors, no pytorch_model.bin, nor an index of several")
+    files = files_of(path, "model.safetensors") or files_of(path, "pytorch_model.bin")
+    if not files:
+        raise FileNotFoundError(f"{path} holds no weights: no model.safetensors, no pytorch_model.bin, nor an index of several")
+    found: dict[str, Tensor] = {}
+    for file in files:
+        found |= _pickled(file) if file.suffix == ".bin" else _safe(file)
+    return found
+
+
+def files_of(path: Path, whole: str) -> list[Path]:
+    """The file `whole` of a folder, or the shards that its index names; none where there is neither.
+
+    What else lies in the folder is not read: some publish the same weights a second time, under other names.
+    """
+    index = path / f"{whole}.index.json"
+    if (path / whole).is_file():
+        return [path / whole]
+    if not index.is_file():
+        return []
+    files = [path / name for name in sorted(set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()))]
+    if missing := next((file for file in files if not file.is_file()), None):
+        raise FileNotFoundError(f"{path} lacks {missing.name}, which {index.name} names")
+    return files
 
 
 def _safe(file: Path) -> dict[str, Tensor]:

@@ -22,6 +22,7 @@ def active_parameters(cfg: ModelConfig) -> int:
     return parameters(cfg) - idle
 
 
+@lru_cache(maxsize=256)
 def row_flops(cfg: ModelConfig, length: int, source: int = 0, predicted: int | None = None) -> float:
     """FLOPs to train on one row of `length` tokens, and of an encdec `source` tokens of the source: 2 per weight of a matrix product and
     pass, one forward and two backward, plus what mixes tokens. `predicted` places get logits, all if not given.

@@ -35,5 +35,5 @@ def generation(step: Step, tokens: float, context: int) -> dict[str, float]:
 def cost(model: ModelConfig, flops: float, precision: device.Precision) -> dict[str, float]:
     """What so many FLOPs cost on this machine, and the checkpoint's bytes."""
     where = device.pick()
-    rate = UTILISATION * device.matmul_rate(where, device.precision(precision, where))
+    rate = UTILISATION * device.matmul_rate(where, device.precision(precision, where, model.width))
     return {"flops": flops, "bytes": 4 * count.parameters(model), "seconds": flops / rate}

@@ -53,8 +53,7 @@ def from_rwkv7(file: Path, out: Path) -> dict[str, float]:
         words = Tokenizer.load(file.parent)
     except FileNotFoundError:
         raise FileNotFoundError(f"{file}: no tokenizer lies beside it (tokenizer.json), and the file holds none") from None
-    if words.vocab > model.cfg.vocab:
-        raise ValueError(f"{file}: the tokenizer beside it has {words.vocab} entries, the model only {model.cfg.vocab}: they do not belong together")
+    checkpoint.check_vocabulary(model.cfg, words, str(file))
     weights.save(model, out, file.parent, [words.end_of_text])
     return _completed(model, file.parent, out)
 

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 import torch
 
-from bessemer.core import artifact, device, jsonl, log
+from bessemer.core import artifact, device, dist, jsonl, log
 from bessemer.core.config import Count, Fraction, Positive, Whole
 from bessemer.core.recipe import Step
 from bessemer.data import checkpoint, order, preference
@@ -17,6 +17,7 @@ from bessemer.model.model import Model
 from bessemer.scale import plan
 from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import answer_log_probs, prefer
+from bessemer.train.parallel import mesh
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,8 @@ def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[st
     policy, words = checkpoint.load(model)
     rows = jsonl.read(preferences / "pairs.jsonl")
     pairs, too_long = preference.encode(rows, words, cfg.longest or policy.cfg.context)
-    reference = _reference(out, policy, Pairs(pairs, cfg.batch, cfg.seed), cfg)
+    with dist.first():
+        reference = _reference(out, policy, Pairs(pairs, cfg.batch, cfg.seed), cfg)
     aside = min(max(1, int(len(pairs) * cfg.held_out)), len(pairs) - 1)
     if aside < 1:
         raise ValueError(f"{preferences} holds {len(pairs)} pair: DPO needs at least one to learn from and one to measure on")
@@ -57,7 +59,11 @@ def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[st
 
 
 def estimate(cfg: DpoConfig, step: Step) -> dict[str, float]:
-    context = cfg.longest or getattr(plan.model_of(step), "context", 0)
+    model = plan.model_of(step)
+    if model is None:
+        return {}
+    mesh.check(cfg.mesh, model, cfg.mesh.ranks)
+    context = cfg.longest or model.context
     return plan.training(step, cfg.steps * cfg.batch * 2 * context, context)
 
 

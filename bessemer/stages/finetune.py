@@ -23,6 +23,7 @@ from bessemer.scale import count, plan
 from bessemer.tokenizer.tokenizer import Tokenizer
 from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import Batch, Objective, classify, extract, hidden_of
+from bessemer.train.parallel import mesh
 
 Row = dict[str, Any]
 Task = Literal["classify", "tag", "answer"]
@@ -115,6 +116,7 @@ def estimate(cfg: FinetuneConfig, step: Step) -> dict[str, float]:
     if model is None:
         return {}
     check_shape(model, cfg.task, "base")
+    mesh.check(cfg.mesh, model, cfg.mesh.ranks)
     return plan.training(step, cfg.steps * cfg.batch * model.context, model.context)
 
 

@@ -29,6 +29,7 @@ from bessemer.scale import count, plan
 from bessemer.tokenizer.tokenizer import Tokenizer
 from bessemer.train.loop import FitConfig, Source, fit, results
 from bessemer.train.objective import Objective, masked_pair, predict, predict_ahead
+from bessemer.train.parallel import mesh
 
 Batches = list[token_file.Batch]
 
@@ -117,7 +118,10 @@ def estimate(cfg: PretrainConfig, step: Step) -> dict[str, float]:
     for words in step.inputs["tokenizer"]:
         _check_roles(words, cfg, length)
     model = plan.model_of(step)
-    return {} if model is None else plan.cost(model, cfg.steps * cfg.batch * _row_flops(cfg, model), cfg.precision)
+    if model is None:
+        return {}
+    mesh.check(cfg.mesh, model, cfg.mesh.ranks)
+    return plan.cost(model, cfg.steps * cfg.batch * _row_flops(cfg, model), cfg.precision)
 
 
 def _check_roles(words: Step | Path | str, cfg: PretrainConfig, length: int) -> None:

@@ -20,6 +20,7 @@ from bessemer.scale import count, plan
 from bessemer.tokenizer.tokenizer import Tokenizer
 from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import predict
+from bessemer.train.parallel import mesh
 
 
 @dataclass(frozen=True)
@@ -72,6 +73,7 @@ def estimate(cfg: Seq2SeqConfig, step: Step) -> dict[str, float]:
     if model is None:
         return {}
     checkpoint.check_shape(model, ("encdec",), "base")
+    mesh.check(cfg.mesh, model, cfg.mesh.ranks)
     return plan.cost(model, cfg.steps * cfg.batch * count.row_flops(model, _length(cfg, model), model.context), cfg.precision)
 
 

@@ -12,6 +12,7 @@ from bessemer.model import weights
 from bessemer.scale import count, plan
 from bessemer.train.loop import FitConfig, fit, results
 from bessemer.train.objective import predict
+from bessemer.train.parallel import mesh
 
 
 @dataclass(frozen=True)
@@ -51,4 +52,5 @@ def estimate(cfg: SftConfig, step: Step) -> dict[str, float]:
     if model is None:
         return {}
     checkpoint.check_shape(model, ("decoder",), "base")
+    mesh.check(cfg.mesh, model, cfg.mesh.ranks)
     return plan.training(step, cfg.steps * cfg.batch * model.context, model.context)

@@ -35,12 +35,6 @@ def read(path: Path) -> Opened:
     return _backend(path, settings), settings, files.template_of(folder, settings)
 
 
-def convert(path: Path, folder: Path) -> None:
-    """Write any tokenizer that `read` opens as a folder with a tokenizer.json."""
-    backend, settings, template = read(path)
-    files.save(backend, folder, settings, template)
-
-
 def _backend(path: Path, settings: dict[str, Any]) -> Backend:
     """Open what is there; `settings` gains the roles that the files themselves state."""
     if path.is_dir():

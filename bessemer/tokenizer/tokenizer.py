@@ -86,9 +86,13 @@ class Tokenizer:
         """The tokenizer.json, as data."""
         return json.loads(self.backend.to_str())
 
-    def token_bytes(self) -> list[int]:
+    def token_bytes(self) -> tuple[int, ...]:
         """UTF-8 bytes that each id stands for; 0 for special tokens, which are not text."""
-        return [len(text) for text in pieces.texts(self.layout)]
+        return self._token_bytes
+
+    @cached_property
+    def _token_bytes(self) -> tuple[int, ...]:
+        return tuple(len(text) for text in pieces.texts(self.layout))
 
     @cached_property
     def lead(self) -> int:

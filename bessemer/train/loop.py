@@ -1,48 +1,49 @@
 """The training loop. There is one: what differs between methods is the source and the objective."""
 
-import math
-import time
+import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import numpy as np
 import torch
-from annotated_types import Ge, Interval
 from torch import Tensor
+from torch.utils import checkpoint as recomputing
 
-from bessemer.core import artifact, device, dist, log
-from bessemer.core.config import Count, Fraction, Positive, Whole, runtime
+from bessemer.core import artifact, config, device, dist, launch, log
+from bessemer.core.config import Count, Positive, Whole, runtime
 from bessemer.model.model import Model
-from bessemer.scale import count
-from bessemer.train import checkpoint
+from bessemer.train import fp8, loss
+from bessemer.train.feed import Source, feed, moved
+from bessemer.train.guard import Guard, GuardConfig
+from bessemer.train.means import Means, total, totals, weighed
 from bessemer.train.objective import Batch, Objective
-from bessemer.train.optimizer import OptimizerName, build, schedule, trained
+from bessemer.train.optimizers.average import Average
+from bessemer.train.optimizers.optimizer import OptimizerConfig, build, schedule
+from bessemer.train.parallel.mesh import MeshConfig
+from bessemer.train.parallel.spread import Spread, spread
+from bessemer.train.report.meter import Meter, MeterConfig, Sizes
+from bessemer.train.report.trackers import METRICS, Trackers
+from bessemer.train.resume.checkpoint import Checkpoints
 
-Source = Callable[[int], Batch]  # a pure function of the step
-METRICS = "metrics.jsonl"
-Decay = Annotated[float, Interval(ge=0.0, lt=1.0)]
+Swap = tuple[Any, str, Callable[..., Any]]  # what has a function, its name there, and what takes its place
 
 
 @dataclass(frozen=True)
-class FitConfig:
+class FitConfig(MeterConfig, GuardConfig, OptimizerConfig):
     steps: Count = 1000
     batch: Count = 16  # rows per step, over all ranks
-    optimizer: OptimizerName = "adamw"  # muon: Muon for the matrices of the blocks, AdamW for the rest
-    lr: Positive = 2e-3  # peak learning rate
-    warmup: Fraction = 0.05  # share of the steps in which the rate rises
-    decay: Fraction = 0.4  # share of the steps at the end in which it falls to zero
-    beta1: Decay = 0.9
-    beta2: Decay = 0.95
-    weight_decay: Annotated[float, Ge(0.0)] = 0.1
     clip: Positive = 1.0  # largest gradient norm
-    balance_rate: Positive = 1e-3  # how far an expert's bias moves in a step, where balance = bias
     precision: device.Precision = "auto"  # of matrix products; weights and optimizer state are fp32
     seed: Whole = 0
     micro_batch: Whole = runtime(0)  # rows at a time per rank; 0: all of them
+    recompute: bool = runtime(False)  # keep only what enters each block for the backward pass, and compute the rest again
     compile: bool = runtime(True)
+    mesh: MeshConfig = runtime(MeshConfig())  # how several processes share out a step
     log_every: Count = runtime(10)  # steps
     eval_every: Count = runtime(100)
     save_every: Count = runtime(100)
@@ -54,60 +55,104 @@ def fit(
     """Train `model` in place for `cfg.steps` steps, going on from the last checkpoint in `folder`.
 
     Yields a row of numbers at each report, so that the caller can look at the model in between; the same rows stand in
-    run/metrics.jsonl. FloatingPointError when the loss is no longer finite; the last checkpoint stays.
+    run/metrics.jsonl. Of several ranks only rank 0 yields, and only its `model` is whole. SIGTERM saves and exits with 143.
+    FloatingPointError when the steps go bad (GuardConfig); the last good checkpoint stays.
     """
-    dist.start()
-    if cfg.batch < dist.world():
-        raise ValueError(f"batch {cfg.batch} has no row for each of {dist.world()} ranks")
-    where = device.pick()
-    model.to(where).train()
-    updates = build(cfg.optimizer, model, cfg.lr, (cfg.beta1, cfg.beta2), cfg.weight_decay, cfg.balance_rate)
-    # A run goes on in the precision it began with, whatever a second measurement would choose.
-    first, begun_in = checkpoint.load(folder, model, updates)
-    dtype = begun_in or device.precision(cfg.precision, where)
-    metrics = log.Metrics(folder / artifact.RUN / METRICS, first + 1) if dist.rank() == 0 else None
-    means = _means(model, objective, where, dtype)
-    fast = _compiled(model, cfg)
-    peak = device.matmul_rate(where, dtype) * dist.world()
-    began, tokens, flops = time.perf_counter(), 0, 0.0
-
-    with log.progress(label, cfg.steps, first) as bar:
-        for step in range(first, cfg.steps):
-            batch = source(step)
-            with _forwards(model, fast):
-                sums = _backward(means, batch, cfg, where)
-            dist.add([*(weight.grad for weight in model.parameters() if weight.grad is not None), *sums.values()])
-            norm = torch.nn.utils.clip_grad_norm_(trained(model), cfg.clip)
-            lr = cfg.lr * schedule(step, cfg.steps, cfg.warmup, cfg.decay)
-            for update in updates:
-                for group in update.param_groups:
-                    group["lr"] = lr
-                update.step()
-                update.zero_grad()
-
+    run = _begin(model, objective, cfg, folder, label)
+    shared, steps, stop = run.shared, range(run.first, cfg.steps), False
+    with closing(run), _stoppable() as stopping, log.progress(label, cfg.steps, run.first) as bar:
+        for step, share in zip(steps, feed(source, steps, shared.rows, model.cfg, shared.where), strict=True):
+            torch.manual_seed(cfg.seed + (step << 20) + shared.rows[0])  # what an objective draws is a matter of the step, too
             done = step + 1
-            seen, cost = _size(model, batch)
-            tokens, flops = tokens + seen, flops + cost
             due = {every for every in ("log", "eval", "save") if done % getattr(cfg, f"{every}_every") == 0 or done == cfg.steps}
-            if due or where.type == "cpu":  # reading the loss makes a GPU wait
-                _check_finite(sums, norm, done, folder)
-            bar.advance(note=f"loss {_loss(sums):.3f}" if due else None)
-            row = {}
-            if "log" in due or "eval" in due:
-                spent = time.perf_counter() - began
+            with _swapped(run.fast):
+                sums = shared.add(shared.backward(share.batch, share.totals, cfg.micro_batch, run.guard.factor))
+            norm = shared.norm() / run.guard.scale
+            bad = run.guard.judge(total(sums), norm, done)
+            sizes, rate = Sizes(run.updates) if "log" in due else None, schedule(step, cfg.steps, cfg)
+            _move(run.updates, rate, bad, run.guard.scale * (norm / cfg.clip).clamp(min=1.0))
+            run.average.update(bad)
+            run.meter.add(share.tokens, share.flops)
+
+            skipped = run.guard.check(folder) if due or shared.where.type == "cpu" else {}  # looking makes a GPU wait
+            bar.advance(note=f"loss {total(sums).item():.3f}" if due else None)
+            stop = dist.any_of(stopping.is_set())
+            row: dict[str, float] = {}
+            if due & {"log", "eval"}:
                 row = {name: value.item() for name, value in sums.items()}
-                row |= {"lr": lr, "grad_norm": norm.item(), "tokens_per_second": tokens / spent, "mfu": flops / spent / peak}
-                if "eval" in due and held_out:
-                    row |= _evaluate(means, held_out, cfg, where)
-                if metrics:
-                    metrics.write(done, **row)
-            if "save" in due and dist.rank() == 0:
-                checkpoint.save(folder, done, model, updates, dtype)
+                row |= {"lr": cfg.lr * rate, "grad_norm": norm.item(), **skipped, **(sizes.now() if sizes else {}), **run.meter.numbers()}
+                with run.average.swapped():
+                    if "eval" in due:
+                        row |= _evaluate(shared, held_out)
+                        shared.gather(model)
+                if run.trackers:
+                    run.trackers.write(done, row)
+            # After the row: a step that is kept has been reported, whatever comes in between.
+            if "save" in due or stop:
+                run.checkpoints.save(done, shared.parts, run.updates, run.states())
+            if stop:
+                break
             if row:
-                yield {"step": done, **row}
-                began, tokens, flops = time.perf_counter(), 0, 0.0
-    if metrics:
-        metrics.close()
+                with run.average.swapped():
+                    if run.trackers:
+                        yield {"step": done, **row}
+                run.meter.begin()
+    if stop:
+        log.say(f"{label}: stopped at step {done} of {cfg.steps}; the same command continues from here")
+        raise SystemExit(launch.STOPPED)
+    run.average.swap()
+    shared.gather(model)
+    fp8.restore(model)
+    dist.wait()
+
+
+@dataclass
+class _Run:
+    """What `fit` works with."""
+
+    shared: Spread  # the model, or this rank's share of it
+    updates: list[torch.optim.Optimizer]
+    average: Average
+    guard: Guard
+    meter: Meter
+    checkpoints: Checkpoints
+    trackers: Trackers | None  # of rank 0
+    fast: list[Swap]
+    first: int  # steps that are done
+
+    def states(self) -> dict[str, Any]:
+        """What a checkpoint keeps beside weights and optimizers."""
+        return {"average": self.average.state_dict(), "guard": self.guard.state_dict(), "meter": self.meter.state_dict()}
+
+    def close(self) -> None:
+        """Wait for the writer of checkpoints. What went wrong before matters more than what goes wrong here."""
+        try:
+            self.checkpoints.close()
+        finally:
+            if self.trackers:
+                self.trackers.close()
+
+
+def _begin(model: Model, objective: Objective, cfg: FitConfig, folder: Path, label: str) -> _Run:
+    """Everything set up, and what the last checkpoint holds restored."""
+    dist.start()
+    where = device.pick()
+    dtype = device.DTYPES[_precision(cfg, folder, where, model.cfg.width)]
+    half = device.autocast(dtype)
+    if half != dtype:
+        fp8.swap(model)
+    shared = spread(Means(model, objective, half), cfg, where)
+    if cfg.batch < shared.rows[1]:
+        raise ValueError(f"batch {cfg.batch} has no row for each of the {shared.rows[1]} ranks that read different ones")
+    updates = build(cfg, shared.parts, half)
+    average, guard, meter = Average(shared.parts, cfg.ema), Guard(cfg, where, dtype), Meter(cfg, where, dtype, dist.world())
+    run = _Run(shared, updates, average, guard, meter, Checkpoints(folder), None, _fast(shared.parts, cfg), 0)
+    run.first, kept = run.checkpoints.load(shared.parts, updates, run.states())
+    for name, saved in kept.items():
+        getattr(run, name).load_state_dict(saved)
+    if dist.rank() == 0:
+        run.trackers = Trackers(folder, cfg, run.first, label, config.plain(cfg))
+    return run
 
 
 def results(folder: Path) -> dict[str, float]:
@@ -118,112 +163,79 @@ def results(folder: Path) -> dict[str, float]:
     return {**held_out, "tokens_per_second": round(float(speed), 1), "mfu": round(float(mfu), 4)}
 
 
-Means = Callable[[Batch, dict[str, Tensor]], tuple[Tensor, dict[str, Tensor]]]
+def _move(updates: Sequence[torch.optim.Optimizer], rate: float, bad: Tensor, divisor: Tensor) -> None:
+    """One step of all optimizers at `rate` times their peak; none where `bad` is 1. Gradients are divided by `divisor`."""
+    for update in updates:
+        update.found_inf, update.grad_scale = bad, divisor  # type: ignore[attr-defined]
+        for group in update.param_groups:
+            group["lr"] = group["initial_lr"] * rate
+        update.step()
+        update.zero_grad()
 
 
-def _means(model: Model, objective: Objective, where: torch.device, dtype: torch.dtype) -> Means:
-    """(batch, total weights) -> the loss to differentiate, and this share's part of each term's weighted mean."""
-
-    def means(batch: Batch, totals: dict[str, Tensor]) -> tuple[Tensor, dict[str, Tensor]]:
-        with torch.autocast(where.type, dtype, enabled=dtype != torch.float32):
-            terms = objective(model, batch)
-        parts = {}
-        for name, term in terms.items():
-            weight = "token_weight" if term.dim() == 2 else "row_weight"
-            assert term.shape == batch[weight].shape, f"{name} {tuple(term.shape)} has no {weight} of its shape"
-            parts[name] = (term.float() * batch[weight]).sum() / totals[weight]
-        return torch.stack([part for name, part in parts.items() if name.endswith("loss")]).sum(), {k: v.detach() for k, v in parts.items()}
-
-    return means
-
-
-def _backward(means: Means, batch: Batch, cfg: FitConfig, where: torch.device) -> dict[str, Tensor]:
-    """Gradients of the whole step's mean: this rank's rows, in micro-batches. Returns this rank's part of each mean."""
-    sums: dict[str, Tensor] = {}
-    totals = _totals([batch], where)
-    if any(total <= 0 for total in totals.values()):
-        raise ValueError("a step has no weight at all: every token of its rows is masked out")
-    for part in _parts(batch, cfg, where, dist.rank(), dist.world()):
-        loss, parts = means(part, totals)
-        loss.backward()
-        sums = {name: sums[name] + value if name in sums else value for name, value in parts.items()}
-    return sums
-
-
-def _totals(batches: Sequence[Batch], where: torch.device) -> dict[str, Tensor]:
-    """The weight of all rows and of all tokens: what makes a mean independent of how its batches are split."""
-    found = {"row_weight": sum(_row_weight(batch).sum() for batch in batches)}
-    if "token_weight" in batches[0]:
-        found["token_weight"] = sum(batch["token_weight"].sum() for batch in batches)
-    return {name: torch.as_tensor(total).to(where) for name, total in found.items()}
-
-
-def _parts(batch: Batch, cfg: FitConfig, where: torch.device, rank: int, ranks: int) -> Iterator[Batch]:
-    """One rank's micro-batches of a step."""
-    own = {name: column[rank::ranks].to(where) for name, column in {**batch, "row_weight": _row_weight(batch)}.items()}
-    rows = len(own["row_weight"])
-    size = cfg.micro_batch or max(rows, 1)
-    for begin in range(0, rows, size):
-        yield {name: column[begin : begin + size] for name, column in own.items()}
-
-
-def _row_weight(batch: Batch) -> Tensor:
-    """Where the data says nothing, rows count alike."""
-    return batch["row_weight"] if "row_weight" in batch else torch.ones(len(next(iter(batch.values()))))
+def _precision(cfg: FitConfig, folder: Path, where: torch.device, width: int) -> str:
+    """The precision of a run: the one it began with, whatever a second measurement would choose; the same on every rank."""
+    note = folder / artifact.RUN / "resume" / "precision"
+    if dist.rank() == 0 and not note.is_file():
+        note.parent.mkdir(parents=True, exist_ok=True)
+        with artifact.atomic(note) as temporary:
+            chosen = device.precision(cfg.precision, where, width)
+            temporary.write_text(next(name for name, dtype in device.DTYPES.items() if dtype == chosen))
+    return dist.agree(note.read_text() if dist.rank() == 0 else "")
 
 
 @torch.no_grad()
-def _evaluate(means: Means, held_out: Sequence[Batch], cfg: FitConfig, where: torch.device) -> dict[str, float]:
+def _evaluate(shared: Spread, held_out: Sequence[Batch]) -> dict[str, float]:
     """Weighted mean of each term over all held-out batches, as val_TERM. Every rank reads all of them: there may be fewer rows than ranks."""
-    totals = _totals(held_out, where)
-    sums: dict[str, float] = {}
-    for batch in held_out:
-        for part in _parts(batch, cfg, where, 0, 1):
-            for name, value in means(part, totals)[1].items():
-                sums[name] = sums.get(name, 0.0) + value.item()
-    return {f"val_{name}": value for name, value in sums.items()}
+    batches = [weighed(batch) for batch in held_out]
+    weights = moved(totals(batches), shared.where) if batches else {}
+    sums: dict[str, Tensor] = {}
+    for batch in batches:
+        for name, value in shared.means(moved(batch, shared.where), weights).items():
+            sums[name] = sums[name] + value if name in sums else value
+    return {f"val_{name}": value.item() for name, value in sums.items()}
 
 
-def _compiled(model: Model, cfg: FitConfig) -> list[Callable[..., Any]]:
-    """A compiled forward for each block, or none. All blocks share one compilation: half the wait of compiling the whole step,
-    at 2 % of its speed (docs/log.md)."""
-    if not cfg.compile:
-        return []
-    if reason := device.compiles():
+def _fast(parts: Sequence[Model], cfg: FitConfig) -> list[Swap]:
+    """What a step runs in another form: each block compiled, and recomputed where that is wanted; the loss of the head compiled. All blocks
+    share one compilation: half the wait of compiling the whole step, at 2 % of its speed (docs/log.md)."""
+    reason = device.compiles() if cfg.compile else "not asked for"
+    if cfg.compile and reason:
         log.say(f"training without torch.compile, slower: {reason}")
-        return []
-    return [torch.compile(block.forward, dynamic=False) for block in model.blocks]
+    torch.compiler.reset()  # what earlier runs of this process compiled counts against this one's limit
+    found: list[Swap] = []
+    for block in (block for part in parts for block in part.blocks):
+        forward = block.forward if reason else torch.compile(block.forward, dynamic=False)
+        if cfg.recompute:
+            forward = partial(recomputing.checkpoint, forward, use_reentrant=False, preserve_rng_state=False)
+        found.append((block, "forward", forward))
+    if not reason and cfg.mesh.tensor == 1:  # else ranks talk to each other in it
+        found.append((loss, "slope", torch.compile(loss.eager_slope, dynamic=False)))
+    return found if cfg.recompute or not reason else []
 
 
 @contextmanager
-def _forwards(model: Model, fast: Sequence[Callable[..., Any]]) -> Iterator[None]:
-    """Within the block the model runs compiled. Outside it, where texts are sampled in ever new shapes, it does not."""
-    for block, forward in zip(model.blocks, fast, strict=False):
-        block.forward = forward  # type: ignore[method-assign]
+def _swapped(fast: Sequence[Swap]) -> Iterator[None]:
+    """Within the block the step runs in its fast form. Outside it, where texts are sampled in ever new shapes, it does not."""
+    before = [vars(owner).get(name) for owner, name, _ in fast]
+    for owner, name, function in fast:
+        setattr(owner, name, function)
     try:
         yield
     finally:
-        for block, _ in zip(model.blocks, fast, strict=False):
-            del block.forward
+        for (owner, name, _), was in zip(fast, before, strict=True):
+            setattr(owner, name, was) if was else delattr(owner, name)
 
 
-def _size(model: Model, batch: Batch) -> tuple[int, float]:
-    """Tokens that a step reads, and the FLOPs that takes."""
-    source = batch["source_tokens"].shape[1] if "source_tokens" in batch else 0
-    predicted = batch["picked"].shape[1] if "picked" in batch else None
-    texts = [column for name, column in batch.items() if name.endswith("tokens") and name != "source_tokens"]
-    flops = sum(len(column) * count.row_flops(model.cfg, column.shape[1], source, predicted) for column in texts)
-    return sum(len(column) * (column.shape[1] + source) for column in texts), flops
-
-
-def _loss(sums: dict[str, Tensor]) -> float:
-    return sum(value.item() for name, value in sums.items() if name.endswith("loss"))
-
-
-def _check_finite(sums: dict[str, Tensor], norm: Tensor, done: int, folder: Path) -> None:
-    if math.isfinite(_loss(sums)) and math.isfinite(norm.item()):
+@contextmanager
+def _stoppable() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that a machine that is taken away costs no work. Not outside the main thread, where no signal arrives."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked
         return
-    raise FloatingPointError(
-        f"loss is {_loss(sums)} and gradient norm {norm.item()} at step {done}; the last good checkpoint is kept in {folder}. "
-        "Lower lr, or look at the rows of this step"
-    )
+    before = signal.signal(signal.SIGTERM, lambda *_: asked.set())
+    try:
+        yield asked
+    finally:
+        signal.signal(signal.SIGTERM, before)

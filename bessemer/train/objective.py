@@ -36,7 +36,12 @@ def picked(hidden: Tensor, places: Tensor) -> Tensor:
 
 def predict(model: Model, batch: Batch) -> Terms:
     """Cross-entropy of the next token, of hidden tokens, or of a target text, whatever the batch asks for: loss (B, T) or (B, P)."""
-    return {"loss": loss.cross_entropy(model.logits(hidden_of(model, batch)), batch["targets"]), **routed(model)}
+    return {"loss": cost(model, hidden_of(model, batch), batch["targets"]), **routed(model)}
+
+
+def cost(model: Model, hidden: Tensor, targets: Tensor) -> Tensor:
+    """Cross-entropy (B, T) of what the head makes of hidden states (B, T, C)."""
+    return loss.head_cross_entropy(model.transform(hidden), model.head.weight, model.head.bias, targets)
 
 
 def routed(model: Model) -> Terms:
@@ -54,12 +59,12 @@ def predict_ahead(share: float = 1.0) -> Objective:
 
     def objective(model: Model, batch: Batch) -> Terms:
         hidden, targets, segment = hidden_of(model, batch), batch["targets"], batch.get("segment")
-        terms = {"loss": loss.cross_entropy(model.logits(hidden), targets)}
+        terms = {"loss": cost(model, hidden, targets)}
         for n, further in enumerate(model.ahead(hidden, batch.get("at"), segment), 1):
-            cost = share * loss.cross_entropy(model.logits(further[:, :-n]), targets[:, n:])
+            later = share * cost(model, further[:, :-n], targets[:, n:])
             if segment is not None:
-                cost = cost * (segment[:, n:] == segment[:, :-n])
-            terms[f"ahead_{n}_loss"] = F.pad(cost, (n, 0))
+                later = later * (segment[:, n:] == segment[:, :-n])
+            terms[f"ahead_{n}_loss"] = F.pad(later, (n, 0))
         return terms | routed(model)
 
     return objective
@@ -70,7 +75,7 @@ def masked_pair(model: Model, batch: Batch) -> Terms:
     hidden = hidden_of(model, {name: column for name, column in batch.items() if name != "picked"})
     scores = model.classify(hidden[:, 0])
     return {
-        "mlm_loss": loss.cross_entropy(model.logits(picked(hidden, batch["picked"])), batch["targets"]),
+        "mlm_loss": cost(model, picked(hidden, batch["picked"]), batch["targets"]),
         "pair_loss": F.cross_entropy(scores.float(), batch["pair_targets"], reduction="none"),
         "pair_accuracy": (scores.argmax(-1) == batch["pair_targets"]).float(),
         **routed(model),
@@ -100,7 +105,7 @@ def answer_log_probs(model: Model, batch: Batch) -> tuple[Tensor, Tensor]:
     tokens = torch.cat([batch["chosen_tokens"], batch["rejected_tokens"]])
     targets = torch.cat([batch["chosen_targets"], batch["rejected_targets"]])
     weight = torch.cat([batch["chosen_weight"], batch["rejected_weight"]])
-    log_probs = -(loss.cross_entropy(model.logits(model(tokens)), targets) * weight).sum(-1)
+    log_probs = -(cost(model, model(tokens), targets) * weight).sum(-1)
     chosen, rejected = log_probs.chunk(2)
     return chosen, rejected
 
@@ -114,9 +119,9 @@ def prefer(beta: float, anchor: float = 0.0) -> Objective:
 
     def objective(model: Model, batch: Batch) -> Terms:
         chosen, rejected = answer_log_probs(model, batch)
-        cost, margin = loss.dpo(chosen, rejected, batch["reference_chosen"], batch["reference_rejected"], beta)
+        loses, margin = loss.dpo(chosen, rejected, batch["reference_chosen"], batch["reference_rejected"], beta)
         terms = {
-            "dpo_loss": cost,
+            "dpo_loss": loses,
             "margin": margin.detach(),
             "accuracy": (margin > 0).float(),
             "chosen_reward": (beta * (chosen - batch["reference_chosen"])).detach(),

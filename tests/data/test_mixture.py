@@ -271,14 +271,17 @@ def test_the_bits_per_byte_of_a_domain_are_its_own(made: Path, words):
     figure of both is that over the windows of both."""
     from bessemer.model.model import Model
     from bessemer.stages.pretrain import _predicted
-    from bessemer.train.loop import FitConfig, _evaluate, _means
+    from bessemer.train.loop import FitConfig, _evaluate
+    from bessemer.train.means import Means
+    from bessemer.train.parallel.spread import Spread
 
     cfg = PretrainConfig(batch=3, context=16, held_out=10)
     windows = Mixture({}, {"letters": 0}, [], 16, 3, 0)
     _, batches, objective = _predicted(made / "tokens", words, cfg, windows)
     model = Model(cfg.model(words.vocab))
     torch.nn.init.zeros_(model.embed.weight)
-    found = _evaluate(_means(model, objective, torch.device("cpu"), torch.float32), batches, FitConfig(micro_batch=2), torch.device("cpu"))
+    alone = Spread(Means(model, objective, torch.float32), FitConfig(micro_batch=2), torch.device("cpu"))
+    found = _evaluate(alone, batches)
     widths, counts, sizes = np.array(words.token_bytes()), Counter[int](), Counter[int]()
     for batch in batches:
         counts[int(batch["domain"][0])] += batch["targets"].numel()

@@ -14,6 +14,7 @@ from bessemer.data import order, tokens
 from bessemer.data.tokens import Windows
 from bessemer.stages import tokens as stage
 from bessemer.stages.tokens import TokensConfig
+from bessemer.tokenizer.tokenizer import Tokenizer
 
 DOCUMENTS = [("d0", 6, [1, 2, 3]), ("d1", 2, [4]), ("d2", 12, [5, 6, 7, 8, 9, 10])]  # end of text is 0
 
@@ -204,3 +205,16 @@ def test_a_weight_that_is_no_number_of_copies_is_refused(tmp_path: Path, tokeniz
     source = corpus(tmp_path / "in", [{"id": "d0", "text": "a", "weight": 1.0}, {"id": "d1", "text": "b", "weight": weight}])
     with pytest.raises(ValueError, match="document d1: weight is .* from 0 to 100"):
         stage.tokens((source,), tokenizer_folder, out=tmp_path / "out", cfg=TokensConfig())
+
+
+def test_a_text_that_its_tokenizer_shortens_is_told_from_ids_that_it_lacks(tmp_path: Path):
+    """BERT's leaves out the space of "a b", so the ids stand for one byte less than the text has."""
+    (tmp_path / "vocab.txt").write_text("[PAD]\n[UNK]\n[CLS]\n[SEP]\n[MASK]\na\nb\n")
+    words = Tokenizer.load(tmp_path)
+    write(tmp_path, "train", [("shorter", 3, words.encode("a b"))], words.vocab)
+    write(tmp_path, "val", [("strange", 3, [5, words.vocab])], words.vocab)
+    shorter, strange = (tokens.load(tmp_path, split, words.vocab) for split in tokens.SPLITS)
+    assert (words.exact, tokens.surplus(shorter, 0, words), tokens.surplus(strange, 0, words)) == (False, -1, None)
+    tokens.check_words(shorter, words)
+    with pytest.raises(ValueError, match="document strange was not encoded by this tokenizer"):
+        tokens.check_words(strange, words)

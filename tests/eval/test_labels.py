@@ -22,11 +22,11 @@ def test_classes_are_scored_as_by_scikit_learn():
 def test_an_interval_of_sums_is_that_of_a_mean():
     """The share of right items, resampled as counts, has about the interval of the plain bootstrap."""
     right = np.array([a == b for a, b in zip(WANTED, GIVEN, strict=True)], dtype=float)
-    found, plain = labels.of_sums(right[:, None], lambda sums: sums[:, 0] / len(right)), stats.mean(right)
+    found, plain = stats.of_sums(right[:, None], lambda sums: sums[:, 0] / len(right)), stats.mean(right)
     assert found.value == pytest.approx(plain.value)
     assert found.low == pytest.approx(plain.low, abs=0.01) and found.high == pytest.approx(plain.high, abs=0.01)
     with pytest.raises(ValueError, match="no items"):
-        labels.of_sums(np.zeros((0, 1)), lambda sums: sums[:, 0])
+        stats.of_sums(np.zeros((0, 1)), lambda sums: sums[:, 0])
 
 
 def test_perfect_and_useless_predictions():

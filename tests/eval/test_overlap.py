@@ -109,7 +109,7 @@ def test_bleu_by_hand() -> None:
 def test_an_interval_of_a_pooled_score_is_that_of_a_ratio_of_sums() -> None:
     random_ = np.random.default_rng(0)
     counts = random_.integers(1, 50, (200, 2)).astype(float)
-    found = overlap.pooled(list(counts), lambda sums: sums[..., 0] / sums[..., 1])
+    found = stats.of_sums(list(counts), lambda sums: sums[..., 0] / sums[..., 1])
     wanted = stats.ratio(counts[:, 0], counts[:, 1])
     assert (found.value, found.n) == (pytest.approx(wanted.value), 200)
     assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), abs=0.01)

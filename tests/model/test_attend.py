@@ -88,8 +88,9 @@ def test_every_combination_equals_the_loop_and_so_do_its_gradients(choice: tuple
 
     inputs, see, ours = leaves(tensors, see, torch.float32)
     monkeypatch.setattr(module, "CHUNK", 3)
-    for up_to in (100, 0):  # whole, chunked
+    for up_to, half in ((100, 64), (100, 2), (0, 64)):  # whole, in halves where the text looks back, chunked
         monkeypatch.setattr(module, "WHOLE_UP_TO", up_to)
+        monkeypatch.setattr(module, "HALF", half)
         out = attend(*inputs, see)
         assert out.dtype == torch.float32
         torch.testing.assert_close(out.double(), exact, rtol=1e-5, atol=1e-5)

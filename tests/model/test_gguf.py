@@ -159,6 +159,17 @@ def test_a_checkpoint_of_gpt2_without_its_prefix_and_with_its_masks_is_exported(
     assert all(torch.equal(back[name], weights[name]) for name in weights)
 
 
+def test_weights_that_lie_there_a_second_time_under_other_names_are_not_read(tmp_path: Path):
+    foreign.save("llama", tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file({f"other.{name}": weight for name, weight in weights.items()}, tmp_path / "consolidated.safetensors")
+    back = load_file(convert(export(tmp_path, "F32"), tmp_path / "back") / "model.safetensors")
+    assert back.keys() == weights.keys() and all(torch.equal(back[name], weights[name]) for name in weights)
+    (tmp_path / "model.safetensors").unlink()
+    with pytest.raises(FileNotFoundError, match="holds no model.safetensors, nor an index of several"):
+        gguf.write(tmp_path, tmp_path / "out.gguf", "F32", {})
+
+
 def test_what_gguf_has_no_place_for_is_refused(tmp_path: Path):
     foreign.save("llama", tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())

@@ -6,8 +6,8 @@ from torch import Tensor
 from transformers import RwkvConfig, RwkvForCausalLM
 
 from bessemer.model.config import ModelConfig
-from bessemer.model.model import FFN, MIXER, Model, initialise
-from bessemer.model.rwkv.four import Channel4, Rwkv4, scan
+from bessemer.model.model import Model, initialise
+from bessemer.model.rwkv.four import scan
 from bessemer.model.seen import Cache
 
 IDS = torch.randint(0, 50, (3, 37), generator=torch.Generator().manual_seed(1))
@@ -32,9 +32,7 @@ NAMES = {  # ours: theirs, inside a block
 
 
 @pytest.fixture
-def model(monkeypatch: pytest.MonkeyPatch) -> Model:
-    monkeypatch.setitem(MIXER, "rwkv4", Rwkv4)
-    monkeypatch.setitem(FFN, "channel4", Channel4)
+def model() -> Model:
     shape = {"vocab": 50, "width": 32, "depth": 3, "hidden": 64, "context": 40}
     built = Model(ModelConfig(**shape, mixer="rwkv4", ffn="channel4", norm="layer", position="none", embed_norm=True, tied=False)).eval()
     initialise(built, 1)

@@ -59,7 +59,8 @@ def test_a_sentencepiece_model_gives_equal_ids(name: str, tmp_path: Path):
 
 def test_a_converted_model_opens_in_transformers_with_equal_ids(tmp_path: Path):
     path = sentencepiece_file(tmp_path / "tokenizer.model", "bpe")
-    foreign.convert(path, tmp_path / "made")
+    backend, settings, template = foreign.read(path)
+    files.save(backend, tmp_path / "made", settings, template)
     ours, theirs = Tokenizer.load(tmp_path / "made"), AutoTokenizer.from_pretrained(tmp_path / "made")
     for text in ("the quick fox", " two  spaces", "名前はまだ無い。"):
         assert theirs(text, add_special_tokens=False)["input_ids"] == ours.encode(text)

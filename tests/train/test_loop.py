@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,15 +16,20 @@ import torch
 from bessemer.core import log
 from bessemer.model.model import Model
 from bessemer.train.loop import FitConfig, fit, results
-from bessemer.train.objective import predict
+from bessemer.train.objective import Objective, predict
 from tests.train import runs
 
 COMMAND = [sys.executable, str(Path(runs.__file__))]
-SEEDLESS = ("tokens_per_second", "mfu")
+MACHINES = ("tokens_per_second", "mfu", "tflops", "peak_tflops", "memory", "energy", "carbon")  # not the same twice
 
 
 def numbers(rows: list[dict]) -> list[dict]:
-    return [{k: v for k, v in row.items() if k not in SEEDLESS} for row in rows]
+    return [{k: v for k, v in row.items() if not k.startswith(MACHINES)} for row in rows]
+
+
+def newest(folder: Path) -> int:
+    """The step of the newest checkpoint."""
+    return max(int(path.name.removeprefix("step-")) for path in (folder / "run" / "resume").glob("step-*"))
 
 
 @pytest.mark.parametrize("name", runs.RUNS)
@@ -117,18 +123,106 @@ def test_reported_means_are_the_weighted_means(tmp_path: Path):
     assert runs.train(tmp_path, 1)[1][0]["loss"] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path):
+def bad(when: range) -> Objective:
+    """Whose loss is no number at these steps."""
+
     def objective(model: Model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
         terms = predict(model, batch)
-        return {"loss": terms["loss"] * (math.nan if int(batch["step"][0]) == 12 else 1.0)}
+        return {"loss": terms["loss"] * (math.nan if int(batch["step"][0]) in when else 1.0)}
 
-    def source(step: int) -> dict[str, torch.Tensor]:
-        return {**runs.tokens(step), "step": torch.full((8,), step)}
+    return objective
 
-    cfg = FitConfig(steps=20, batch=8, precision="fp32", compile=False, save_every=5)
+
+def numbered(step: int) -> dict[str, torch.Tensor]:
+    return {**runs.tokens(step), "step": torch.full((8,), step)}
+
+
+def test_a_loss_that_is_no_number_stops_the_run_and_keeps_the_last_checkpoint(tmp_path: Path):
+    cfg = FitConfig(steps=20, batch=8, precision="fp32", compile=False, save_every=5, bad_step="stop")
     with pytest.raises(FloatingPointError, match="loss is nan .* at step 13; the last good checkpoint is kept in"):
-        list(fit(runs.model(), objective, source, cfg, tmp_path))
-    assert torch.load(tmp_path / "run" / "resume" / "state.pt")["step"] == 10
+        list(fit(runs.model(), bad(range(12, 13)), numbered, cfg, tmp_path))
+    assert newest(tmp_path) == 10
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_a_bad_step_is_left_out_as_if_it_had_not_been(optimizer: str, tmp_path: Path):
+    """The steps before it and after it come to the same weights as without it, at a constant rate."""
+    cfg = FitConfig(steps=6, batch=8, precision="fp32", compile=False, log_every=1, warmup=0.0, decay=0.0, optimizer=optimizer, ema=0.9)
+    with_it, without = runs.model(), runs.model()
+    rows = list(fit(with_it, bad(range(3, 4)), numbered, cfg, tmp_path / "with"))
+    list(fit(without, bad(range(0)), lambda step: numbered(step + (step >= 3)), replace(cfg, steps=5), tmp_path / "without"))
+    for a, b in zip(with_it.parameters(), without.parameters(), strict=True):
+        assert torch.equal(a, b)
+    assert [row.get("skipped", 0) for row in rows] == [0, 0, 0, 1, 1, 1]
+
+
+def test_too_many_bad_steps_in_a_row_end_the_run(tmp_path: Path):
+    cfg = FitConfig(steps=20, batch=8, precision="fp32", compile=False, patience=4)
+    with pytest.raises(FloatingPointError, match="at step 9, the last of 4 bad steps in a row"):
+        list(fit(runs.model(), bad(range(5, 20)), numbered, cfg, tmp_path))
+
+
+def test_half_precision_finds_its_loss_scale_and_learns(tmp_path: Path):
+    """Losses are 40,000 times too large for a scale of 2^16, so the first steps are left out."""
+    _, rows = runs.train(tmp_path / "fp32", 30)
+    model, halves = runs.train(tmp_path / "fp16", 30, precision="fp16")
+    assert halves[0]["loss"] == pytest.approx(rows[0]["loss"], rel=0.01) and halves[-1]["val_loss"] == pytest.approx(rows[-1]["val_loss"], rel=0.05)
+    assert all(weight.dtype == torch.float32 for weight in model.parameters())
+
+
+def test_recomputing_the_blocks_changes_nothing(tmp_path: Path):
+    whole, rows = runs.train(tmp_path / "kept", 4)
+    again, found = runs.train(tmp_path / "recomputed", 4, recompute=True)
+    assert numbers(rows) == numbers(found)
+    assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
+
+
+def test_the_average_is_what_is_evaluated_and_kept(tmp_path: Path):
+    """With a decay of 0.5 and constant steps by hand: the mean of all weights so far, each half as heavy as the one after it."""
+    seen: list[torch.Tensor] = []
+    cfg = FitConfig(steps=12, batch=8, precision="fp32", compile=False, log_every=1, eval_every=1, lr=1e-2)
+    model = runs.model()
+    for _ in fit(model, predict, runs.tokens, cfg, tmp_path / "plain"):
+        seen.append(model.head.weight.detach().clone())
+    mean = runs.model().head.weight.detach()
+    for n, weight in enumerate(seen):
+        share = min(0.5, (1 + n) / (10 + n))
+        mean = share * mean + (1 - share) * weight
+    averaged = runs.model()
+    rows = list(fit(averaged, predict, runs.tokens, replace(cfg, ema=0.5), tmp_path / "averaged", [runs.tokens(10_000)]))
+    torch.testing.assert_close(averaged.head.weight.detach(), mean, atol=1e-6, rtol=1e-5)
+    batch = runs.tokens(10_000)
+    expected = (predict(averaged, batch)["loss"] * batch["token_weight"]).sum() / batch["token_weight"].sum()
+    assert rows[-1]["val_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+
+def test_random_numbers_are_a_matter_of_the_step(tmp_path: Path):
+    """An objective that draws: a run that was cut draws what an uninterrupted one draws."""
+
+    def noisy(model: Model, batch: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+        return {"loss": predict(model, batch)["loss"] * torch.rand(8, 32)}
+
+    cfg = FitConfig(steps=9, batch=8, precision="fp32", compile=False, log_every=1, save_every=4)
+    whole, cut = runs.model(), runs.model()
+    rows = list(fit(whole, noisy, runs.tokens, cfg, tmp_path / "whole"))
+    for row in fit(runs.model(), noisy, runs.tokens, cfg, tmp_path / "cut"):
+        if row["step"] == 6:
+            break
+    torch.rand(7)
+    later = list(fit(cut, noisy, runs.tokens, cfg, tmp_path / "cut"))
+    assert numbers(later) == numbers(rows)[4:] and all(torch.equal(a, b) for a, b in zip(whole.parameters(), cut.parameters(), strict=True))
+
+
+def test_sigterm_saves_and_exits(tmp_path: Path):
+    process = subprocess.Popen([*COMMAND, str(tmp_path), "4000", "predict"], stderr=subprocess.PIPE, text=True)
+    metrics = tmp_path / "predict" / "run" / "metrics.jsonl"
+    while not metrics.exists() or metrics.read_text().count("\n") < 12:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 143 and "the same command continues from here" in said
+    assert newest(tmp_path / "predict") >= log.read_metrics(metrics)[-1]["step"]
 
 
 def test_a_step_without_weight_is_refused(tmp_path: Path):
@@ -147,17 +241,20 @@ def test_results_are_read_from_disk_so_a_late_kill_changes_nothing(tmp_path: Pat
 
 
 def test_a_run_goes_on_in_the_precision_it_began_with(tmp_path: Path):
-    runs.train(tmp_path, 5, precision="bf16")
-    state = torch.load(tmp_path / "run" / "resume" / "state.pt")
-    assert state["dtype"] is torch.bfloat16
-    runs.train(tmp_path, 10, precision="fp32")
-    assert torch.load(tmp_path / "run" / "resume" / "state.pt")["dtype"] is torch.bfloat16
+    cfg = FitConfig(steps=10, batch=8, precision="bf16", compile=False, log_every=1, save_every=5, lr=1e-2)
+    for row in fit(runs.model(), predict, runs.tokens, cfg, tmp_path):
+        if row["step"] == 7:
+            break
+    model, rows = runs.train(tmp_path, 10, precision="fp32")
+    assert rows[0]["step"] == 6
+    whole, expected = runs.train(tmp_path / "whole", 10, precision="bf16")
+    assert numbers(rows)[-1] == numbers(expected)[-1] and all(torch.equal(a, b) for a, b in zip(model.parameters(), whole.parameters(), strict=True))
 
 
 @pytest.mark.parametrize("name", ["predict", "balanced", "ahead", "masked", "copied", "rwkv", "rwkv4"])
 def test_bf16_trains_as_fp32_does(name: str, tmp_path: Path):
     """The first steps' losses within 2 %, weights in fp32."""
-    _, rows = runs.train(tmp_path / "fp32", 4, name)
+    _, rows = runs.train(tmp_path / "fp32", 4, name, precision="fp32")
     model, found = runs.train(tmp_path / "bf16", 4, name, precision="bf16")
     for a, b in zip(rows, found, strict=True):
         costs = [term for term in a if term.endswith("loss")]

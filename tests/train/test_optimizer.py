@@ -11,51 +11,122 @@ from bessemer.model.model import Model
 from bessemer.model.moe import Experts
 from bessemer.model.seen import Pass
 from bessemer.train.loop import FitConfig, fit
-from bessemer.train.optimizer import Balancer, StackedMuon, balancing, build, schedule, trained
+from bessemer.train.optimizers.optimizer import Balancer, OptimizerConfig, balancing, build, schedule, trained
 from tests.train import runs
 
 
-def groups(name: str, optimizer: str) -> tuple[Model, dict[str, tuple[str, float]]]:
-    """Of each weight: which optimizer moves it, and its decay. Each is moved once."""
+def groups(name: str, **settings) -> tuple[Model, dict[str, tuple[str, str, float, float]]]:
+    """Of each weight: which optimizer moves it, in which group, its peak rate and its decay. Each is moved once."""
     model = runs.model(name)
     names = {id(weight): name for name, weight in model.named_parameters()}
-    found: dict[str, tuple[str, float]] = {}
-    for update in build(optimizer, model, 1e-3, (0.9, 0.95), 0.1, 1e-3):
+    found: dict[str, tuple[str, str, float, float]] = {}
+    for update in build(OptimizerConfig(lr=1e-3, **settings), [model]):
         for group in update.param_groups:
             for weight in group["params"]:
                 assert names[id(weight)] not in found
-                found[names[id(weight)]] = (type(update).__name__, group.get("weight_decay", 0.0))
+                found[names[id(weight)]] = (type(update).__name__, group["name"], group["initial_lr"], group.get("weight_decay", 0.0))
     assert len(found) == len(names)
     return model, found
 
 
 @pytest.mark.parametrize("name", runs.RUNS)
-def test_matrices_decay_and_gains_do_not(name: str):
-    model, found = groups(name, "adamw")
-    for weight, (update, decay) in found.items():
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_matrices_decay_and_gains_do_not(name: str, optimizer: str):
+    model, found = groups(name, optimizer=optimizer)
+    for weight, (update, group, _, decay) in found.items():
+        wide = model.get_parameter(weight).dim() >= 2
         balanced = weight.endswith("expert_bias")
-        assert update == ("Balancer" if balanced else "AdamW")
-        assert decay == (0.1 if model.get_parameter(weight).dim() >= 2 else 0.0)
+        muon = optimizer == "muon" and group in ("matrices", "experts")
+        assert update == ("Balancer" if balanced else "Muon" if muon else "AdamW")
+        assert decay == (0.1 if wide else 0.0)
+        assert (group == "gains") == (not wide and not balanced)
 
 
-def test_muon_takes_matrices_of_products_and_nothing_else():
-    """Not the embedding, tables of positions, gains, a router, a gate of one row. Stacked matrices of experts have a Muon of their own."""
+def test_muon_takes_matrices_of_products_and_stacks_of_them_and_nothing_else():
+    """Not the embedding, tables of positions, gains, a router, a gate of one row."""
     for name, parts in (
         ("ahead", ["mix.query", "mix.key", "mix.value", "mix.out"]),
         ("experts", ["mix.query", "mix.key", "mix.value", "mix.out", "ffn.shared.gate", "ffn.shared.up", "ffn.shared.down"]),
         ("predict", ["mix.query", "mix.key", "mix.value", "mix.out", "ffn.gate", "ffn.up", "ffn.down"]),
         ("lstm", ["mix.weight_ih", "mix.weight_hh", "ffn.gate", "ffn.up", "ffn.down"]),
     ):
-        model, found = groups(name, "muon")
-        ours = {weight for weight, (update, _) in found.items() if update == "Muon"}
+        model, found = groups(name, optimizer="muon")
+        ours = {weight for weight, (update, *_) in found.items() if update == "Muon"}
         blocks = [block for block, part in model.named_modules() if block.endswith((".blocks.0", ".blocks.1"))]
-        assert ours == {f"{block}.{part}" + ".weight" * ("weight_" not in part) for block in blocks for part in parts}
-        for weight in found.keys() - ours:
-            assert found[weight][0] == ("StackedMuon" if model.get_parameter(weight).dim() == 3 else "AdamW")
-    assert groups("balanced", "muon")[1]["stack.blocks.0.ffn.expert_bias"][0] == "Balancer"
+        expected = {f"{block}.{part}" + ".weight" * ("weight_" not in part) for block in blocks for part in parts}
+        assert ours == expected | {weight for weight in found if model.get_parameter(weight).dim() == 3}
     gated = Model(runs.replace(runs.MOE, shared_experts=1, shared_gate=True))
-    (muon, *_) = build("muon", gated, 1e-3, (0.9, 0.95), 0.1, 1e-3)
-    assert all(min(weight.shape) > 1 for weight in muon.param_groups[0]["params"])
+    (muon, *_) = build(OptimizerConfig(optimizer="muon"), [gated])
+    assert all(min(weight.shape) > 1 for group in muon.param_groups for weight in group["params"])
+
+
+def test_each_weight_is_in_the_group_of_its_kind():
+    _, found = groups("masked", optimizer="muon", embed_lr=5.0)
+    kinds = {weight: group for weight, (_, group, *_) in found.items() if "blocks" not in weight}
+    tables, heads = ["embed.weight", "place.weight", "kind.weight"], ["transform.0.weight", "pool.0.weight", "label.weight"]
+    assert kinds == {weight: "embedding" if weight in tables else "head" if weight in heads else "gains" for weight in kinds}
+    rates = {group: rate for _, group, rate, _ in found.values()}
+    assert rates == pytest.approx({"embedding": 5e-3, "head": 5e-3, "matrices": 1e-3, "gains": 1e-3})
+    _, found = groups("balanced")
+    assert found["stack.blocks.1.ffn.router.weight"][:2] == ("AdamW", "routers")
+    assert found["stack.blocks.1.ffn.down"][1] == "experts" and found["stack.blocks.1.ffn.expert_bias"][1] == "balance"
+
+
+def test_the_parts_of_a_model_are_built_together():
+    """Stages of a pipeline: the same groups as of the whole."""
+    parts = [runs.model("predict"), runs.model("predict")]
+    updates = build(OptimizerConfig(optimizer="muon"), parts)
+    assert [type(update).__name__ for update in updates] == ["Muon", "AdamW"]
+    assert sum(len(group["params"]) for update in updates for group in update.param_groups) == 2 * len(list(parts[0].parameters()))
+    assert [group["name"] for update in updates for group in update.param_groups] == ["matrices", "embedding", "gains"]
+
+
+def state(updates: list[torch.optim.Optimizer], model: Model) -> list[torch.Tensor]:
+    held = [value for update in updates for kept in update.state.values() for value in kept.values()]
+    return [tensor.detach().clone() for tensor in [*model.parameters(), *held]]
+
+
+def gradients(model: Model, seed: int, times: float = 1.0) -> None:
+    draw = torch.Generator().manual_seed(seed)
+    for weight in model.parameters():
+        weight.grad = times * torch.randn(weight.shape, generator=draw)
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adamw"}, {"optimizer": "muon"}, {"state_bits": 8}])
+def test_a_step_that_is_not_to_be_taken_changes_no_bit(settings: dict):
+    """Nor does the first one, before any optimizer has a state; steps after it go on as if it had not been."""
+    ends = []
+    for skipped in (False, True):
+        model = runs.model("balanced")
+        updates = build(OptimizerConfig(**settings), [model], torch.float32)
+        for step, bad in enumerate([1.0, 0.0, 1.0, 0.0] if skipped else [0.0, 0.0]):
+            gradients(model, 2 if step == 3 or (step == 1 and not skipped) else 1, torch.nan if bad and step else torch.inf if bad else 1.0)
+            before = state(updates, model)
+            for update in updates:
+                update.found_inf, update.grad_scale = torch.tensor(bad), torch.tensor(1.0)  # type: ignore[attr-defined]
+                update.step()
+            after = state(updates, model)
+            if bad and step:
+                assert len(before) == len(after) and all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+        ends.append(after)
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
+    assert all(tensor.isfinite().all() for tensor in ends[1])
+
+
+@pytest.mark.parametrize("settings", [{"optimizer": "adamw"}, {"optimizer": "muon"}, {"state_bits": 8}])
+def test_gradients_are_divided_by_grad_scale(settings: dict):
+    """By a power of two, so that nothing is rounded."""
+    ends = []
+    for times in (1.0, 1024.0):
+        model = runs.model("balanced")
+        updates = build(OptimizerConfig(**settings), [model], torch.float32)
+        for step in range(2):
+            gradients(model, step, times)
+            for update in updates:
+                update.grad_scale = torch.tensor(times)  # type: ignore[attr-defined]
+                update.step()
+        ends.append(state(updates, model))
+    assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
 
 
 def test_biases_move_as_algorithm_1_says():
@@ -101,41 +172,41 @@ def test_biases_have_no_part_in_clipping(tmp_path: Path):
     assert rows[0]["grad_norm"] == pytest.approx(expected.item(), rel=1e-4)
 
 
-@pytest.mark.parametrize("name", ["balanced", "rwkv"])
-def test_a_run_that_was_cut_ends_bit_for_bit_as_one_that_was_not(name: str, tmp_path: Path):
-    """The biases of experts, and their optimizer, are part of what is saved."""
-    whole, _ = runs.train(tmp_path / "whole", 9, name)
+@pytest.mark.parametrize(
+    "name, settings",
+    [("balanced", {}), ("rwkv", {}), ("balanced", {"optimizer": "muon", "state_bits": 8, "ema": 0.9, "schedule": "cosine"})],
+)
+def test_a_run_that_was_cut_ends_bit_for_bit_as_one_that_was_not(name: str, settings: dict, tmp_path: Path):
+    """The biases of experts, every optimizer's state and the average of the weights are part of what is saved."""
+    whole, _ = runs.train(tmp_path / "whole", 9, name, **settings)
     _, objective, source = runs.RUNS[name]
-    cfg = FitConfig(steps=9, batch=8, precision="fp32", compile=False, log_every=1, save_every=5, lr=1e-2)
+    cfg = FitConfig(**{"steps": 9, "batch": 8, "precision": "fp32", "compile": False, "log_every": 1, "save_every": 5, "lr": 1e-2, **settings})
     for row in fit(runs.model(name), objective, source, cfg, tmp_path / "cut"):
         if row["step"] == 7:
             break
-    again, rows = runs.train(tmp_path / "cut", 9, name)
+    again, rows = runs.train(tmp_path / "cut", 9, name, **settings)
     assert rows[0]["step"] == 6
     assert all(torch.equal(a, b) for a, b in zip(whole.parameters(), again.parameters(), strict=True))
     moved = [bias.abs().max().item() for bias in balancing(again)]
     assert all(0 < most <= 9 * cfg.balance_rate + 1e-9 for most in moved)
 
 
+def shares(steps: int, **settings) -> list[float]:
+    return [round(schedule(step, steps, OptimizerConfig(**settings)), 6) for step in range(steps)]
+
+
 def test_the_schedule_by_hand():
     """10 steps: up over two, flat, down over the last four; the last step still moves."""
-    assert [round(schedule(step, 10, 0.2, 0.4), 6) for step in range(10)] == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
-    assert [schedule(step, 3, 0.0, 0.0) for step in range(3)] == [1, 1, 1]
+    assert shares(10, warmup=0.2, decay=0.4) == [0.5, 1, 1, 1, 1, 1, 1, 0.75, 0.5, 0.25]
+    assert shares(3, warmup=0.0, decay=0.0) == [1, 1, 1]
+    assert shares(4, warmup=0.0, decay=1.0, final=0.2) == [1, 0.8, 0.6, 0.4]
+    assert shares(4, warmup=1.0, decay=1.0) == [0.25, 0.5, 0.5, 0.25]  # the lower of both
 
 
-@pytest.mark.parametrize("shape", [(3, 16, 8), (3, 8, 16)])
-def test_a_stack_of_matrices_is_trained_as_each_of_them_by_itself(shape):
-    stack = nn.Parameter(torch.randn(shape, generator=torch.Generator().manual_seed(1)))
-    singles = [nn.Parameter(matrix.clone()) for matrix in stack.detach()]
-    ours = StackedMuon([stack], 0.1, 0.1, momentum=0.95)
-    theirs = torch.optim.Muon(singles, lr=0.1, weight_decay=0.1, momentum=0.95, adjust_lr_fn="match_rms_adamw")
-    for seed in range(4):
-        gradient = torch.randn(shape, generator=torch.Generator().manual_seed(seed))
-        stack.grad = gradient.clone()
-        for single, part in zip(singles, gradient, strict=True):
-            single.grad = part.clone()
-        before = stack.detach().clone()
-        ours.step()
-        theirs.step()
-        assert (stack - before).abs().max() > 0.05
-        torch.testing.assert_close(stack.detach(), torch.stack([single.detach() for single in singles]), atol=0.02, rtol=0.02)  # products in bf16
+def test_the_cosine_by_hand():
+    """Up over two of eight, then (1 + cos(pi k / 6)) / 2 for k = 0 to 5; with a floor, that share of the way above it."""
+    half = 3**0.5 / 2
+    wave = [1, (1 + half) / 2, 0.75, 0.5, 0.25, (1 - half) / 2]
+    assert shares(8, schedule="cosine", warmup=0.25) == pytest.approx([0.5, 1, *wave], abs=1e-6)
+    assert shares(8, schedule="cosine", warmup=0.25, final=0.1) == pytest.approx([0.5, 1, *(0.1 + 0.9 * share for share in wave)], abs=1e-6)
+    assert shares(2, schedule="cosine", warmup=1.0) == [0.5, 1]

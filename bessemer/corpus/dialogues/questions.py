@@ -49,11 +49,10 @@ class Entry:
         return f"{self.head}\n    {self.summary}"
 
 
-def entries(text: str, url: str) -> Iterator[Entry]:
-    """The entries of a page, its module first. Nothing where the page does not begin with one."""
-    lines = text.split("\n")
-    first = next((line for line in lines if line.strip()), "")
-    module = HEAD.fullmatch(first)
+def described(text: str) -> Iterator[tuple[str, re.Match[str], list[str]]]:
+    """(module, an entry's line, the lines under it) of each entry of a page, its module first. Nothing where the page does not begin with one."""
+    lines = text.strip("\n").split("\n")
+    module = HEAD.fullmatch(next((line for line in lines if line.strip()), ""))
     if not module or module[1] not in ("module", "package"):
         return
     head: re.Match[str] | None = None
@@ -63,8 +62,14 @@ def entries(text: str, url: str) -> Iterator[Entry]:
             body.append(line)
             continue
         if head:
-            yield Entry(head[1], head[2], head[3] or "", summary("\n".join(body), head[2]), module[2], url)
+            yield module[2], head, body
         head, body = HEAD.fullmatch(line), []
+
+
+def entries(text: str, url: str) -> Iterator[Entry]:
+    """The entries of a page, its module first. Nothing where the page does not begin with one."""
+    for module, head, body in described(text):
+        yield Entry(head[1], head[2], head[3] or "", summary("\n".join(body), head[2]), module, url)
 
 
 def summary(doc: str, name: str) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from bessemer.corpus.dialogues.questions import CALLABLE, HEAD, SENTENCE_END
+from bessemer.corpus.dialogues.questions import CALLABLE, SENTENCE_END, described
 
 CODE = re.compile(r">>>|^\s*(?:[-*•|+] |\d+[.)] )|::$|[{}]|\w --? \w", re.MULTILINE)  # a paragraph that is no prose: examples, lists, tables
 MARKUP = re.compile(r":\w+(?::\w+)?:`[~!]?([^`<]*?)(?: ?<[^`]*>)?`|`{1,2}([^`]+)`{1,2}")
@@ -61,16 +61,5 @@ class Section:
 
 def sections(text: str, page: str, url: str) -> Iterator[Section]:
     """The sections of a page, its module's first. Nothing where the page does not begin with one."""
-    lines = text.strip("\n").split("\n")
-    module = HEAD.fullmatch(lines[0])
-    if not module or module[1] not in ("module", "package"):
-        return
-    head: re.Match[str] | None = module
-    body: list[str] = []
-    for line in [*lines[1:], "end"]:
-        if line.startswith("    ") or not line:
-            body.append(line[4:])
-            continue
-        if head:
-            yield Section(head[1], head[2], head[3] or "", "\n".join(body), module[2], page, url)
-        head, body = HEAD.fullmatch(line), []
+    for module, head, body in described(text):
+        yield Section(head[1], head[2], head[3] or "", "\n".join(line[4:] for line in body), module, page, url)

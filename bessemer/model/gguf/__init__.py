@@ -20,6 +20,7 @@ from safetensors import SafetensorError, safe_open
 from bessemer.core import artifact
 from bessemer.model.gguf import layout as layouts
 from bessemer.model.gguf.layout import LAYOUTS, Array, Layout, reorder
+from bessemer.model.weights import files_of
 
 Kind = Literal["F32", "F16", "BF16", "Q8_0", "Q5_1", "Q5_0", "Q4_1", "Q4_0"]
 
@@ -239,7 +240,10 @@ def _type_of(value: Any) -> GGUFValueType:
 def _open_safetensors(folder: Path) -> dict[str, Any]:
     """Every weight of a checkpoint by name, on disk until it is sliced. GPT-2's own checkpoints leave out the word `transformer`."""
     found: dict[str, Any] = {}
-    for file in sorted(folder.glob("*.safetensors")):
+    files = files_of(folder, "model.safetensors")
+    if not files:
+        raise FileNotFoundError(f"{folder} holds no model.safetensors, nor an index of several")
+    for file in files:
         try:
             opened = safe_open(file, "pt")  # numpy knows no bfloat16
         except SafetensorError as error:

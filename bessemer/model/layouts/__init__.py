@@ -18,6 +18,8 @@ FAMILIES: tuple[ModuleType, ...] = (llama, experts, gpt2, bert, t5, rwkv, own)  
 
 def of(cfg: ModelConfig) -> tuple[ModuleType, dict[str, Any]]:
     """The first family that holds this model, and its config.json."""
+    if cfg.embed_skip or cfg.value_embed:  # weights that no other family has a name for
+        return own, own.config(cfg)
     for family in FAMILIES:
         if (given := family.config(cfg)) is not None:
             return family, given

@@ -67,9 +67,7 @@ def read(given: dict[str, Any]) -> ModelConfig:
         raise ValueError(f"position_embedding_type {given['position_embedding_type']!r} of bert is not supported (absolute)")
     if given.get("is_decoder"):
         raise ValueError("is_decoder of bert is not supported")
-    act = {theirs: ours for ours, theirs in ACTS.items()}.get(given.get("hidden_act", "gelu"))
-    if act is None:
-        raise ValueError(f"hidden_act {given['hidden_act']!r} is not supported ({', '.join(ACTS.values())})")
+    act = names.choice(given, "hidden_act", "gelu", ACTS)
     name = (given.get("architectures") or ["BertForMaskedLM"])[0]
     head = {theirs: ours for ours, theirs in HEADS.items()}.get(name)
     if head is None:
@@ -84,7 +82,7 @@ def read(given: dict[str, Any]) -> ModelConfig:
         context=given["max_position_embeddings"],
         shape="encoder",
         head=head,
-        labels=(given.get("num_labels") or len(given.get("id2label") or (0, 1))) if head in ("sequence", "tokens") else 0,
+        labels=names.classes(given) if head in ("sequence", "tokens") else 0,
         bias="all",
         position="learned",
         ffn="dense",
@@ -116,10 +114,7 @@ def ours(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
     # BERT's published weights hold the heads of its pretraining, and a checkpoint for one head may carry another's pooler.
     unused = ["cls.seq_relationship."] * (cfg.head == "lm") + ["bert.pooler."] * (cfg.head not in ("lm+pair", "sequence"))
     state = {name: weight for name, weight in state.items() if not name.startswith(tuple(unused))}
-    found = names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)})
-    if cfg.has_lm and cfg.tied and "embed.weight" in found:
-        found["head.weight"] = found["embed.weight"]
-    return found
+    return names.with_head(names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)}), cfg)
 
 
 def _names(cfg: ModelConfig) -> list[tuple[str, str]]:

@@ -36,9 +36,6 @@ def config(cfg: ModelConfig) -> dict[str, Any] | None:
     if kind == "qwen2_moe":
         given |= {"shared_expert_intermediate_size": cfg.shared_experts * cfg.hidden, "qkv_bias": cfg.bias == "qkv"}
     return given | {"num_experts": cfg.experts, "decoder_sparse_step": 1, "mlp_only_layers": []}
-    return given | (
-        {"shared_expert_intermediate_size": cfg.shared_experts * cfg.hidden, "qkv_bias": cfg.bias == "qkv"} if kind == "qwen2_moe" else {}
-    )
 
 
 def read(given: dict[str, Any]) -> ModelConfig:

@@ -60,10 +60,7 @@ def read(given: dict[str, Any]) -> ModelConfig:
     for name, usual in (("scale_attn_weights", True), ("scale_attn_by_inverse_layer_idx", False), ("add_cross_attention", False)):
         if given.get(name, usual) != usual:
             raise ValueError(f"{name} = {given[name]} of gpt2 is not supported")
-    act = {theirs: ours for ours, theirs in ACTS.items()}.get(given.get("activation_function", "gelu_new"))
-    if act is None:
-        raise ValueError(f"activation_function {given['activation_function']!r} is not supported ({', '.join(ACTS.values())})")
-    labels = given.get("num_labels") or len(given.get("id2label") or (0, 1))
+    act, labels = names.choice(given, "activation_function", "gelu_new", ACTS), names.classes(given)
     name = (given.get("architectures") or ["GPT2LMHeadModel"])[0]
     if name not in HEADS.values():
         raise ValueError(f"architecture {name} is not supported ({', '.join(sorted(set(HEADS.values())))})")
@@ -109,10 +106,7 @@ def ours(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
         for kind in ("weight", "bias"):
             if (whole := state.pop(f"transformer.h.{layer}.attn.c_attn.{kind}", None)) is not None:
                 state |= {f"stack.blocks.{layer}.mix.{part}.{kind}": w for part, w in zip(("query", "key", "value"), whole.chunk(3), strict=True)}
-    found = names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)})
-    if cfg.has_lm and cfg.tied and "embed.weight" in found:
-        found["head.weight"] = found["embed.weight"]
-    return found
+    return names.with_head(names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)}), cfg)
 
 
 def _names(cfg: ModelConfig) -> list[tuple[str, str]]:

@@ -97,9 +97,6 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
     for name, allowed in PLAIN.items():
         if given.get(name) not in allowed:
             raise ValueError(f"{name} = {given[name]} of {kind} is not supported")
-    act = {theirs: ours for ours, theirs in ACTS.items()}.get(given.get("hidden_act", "silu"))
-    if act is None:
-        raise ValueError(f"hidden_act {given['hidden_act']!r} is not supported ({', '.join(ACTS.values())})")
     return {
         "vocab": given["vocab_size"],
         "width": given["hidden_size"],
@@ -107,7 +104,7 @@ def fields(given: dict[str, Any]) -> dict[str, Any]:
         "heads": heads,
         "kv_heads": given.get("num_key_value_heads") or heads,
         "head_width": given.get("head_dim") or (128 if kind == "qwen3" else given["hidden_size"] // heads),
-        "act": act,
+        "act": names.choice(given, "hidden_act", "silu", ACTS),
         "context": given["max_position_embeddings"],
         "norm_eps": given.get("rms_norm_eps", 1e-5 if kind in ("mixtral", "glm4_moe") else 1e-6),
         "tied": given.get("tie_word_embeddings", False),
@@ -126,10 +123,8 @@ def theirs(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
 
 def ours(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
     known = {theirs: ours for ours, theirs in _names(cfg)}
-    found = names.renamed({name: weight for name, weight in state.items() if not name.endswith("rotary_emb.inv_freq")}, known)
-    if cfg.has_lm and cfg.tied and "embed.weight" in found:
-        found["head.weight"] = found["embed.weight"]
-    return found
+    kept = {name: weight for name, weight in state.items() if not name.endswith("rotary_emb.inv_freq")}
+    return names.with_head(names.renamed(kept, known), cfg)
 
 
 def rope(cfg: ModelConfig) -> dict[str, Any]:
@@ -190,7 +185,7 @@ def _window(given: dict[str, Any]) -> int:
 def _head(given: dict[str, Any]) -> dict[str, Any]:
     name = (given.get("architectures") or ["ForCausalLM"])[0]
     if name.endswith("ForSequenceClassification"):
-        labels = given.get("num_labels") or len(given.get("id2label") or (0, 1))
+        labels = names.classes(given)
         return {"head": "scalar"} if labels == 1 else {"head": "sequence", "labels": labels}
     if not name.endswith("ForCausalLM"):
         raise ValueError(f"architecture {name} is not supported (ForCausalLM, ForSequenceClassification)")

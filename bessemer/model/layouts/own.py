@@ -6,6 +6,7 @@ from torch import Tensor
 
 from bessemer.core import config as settings
 from bessemer.model.config import ModelConfig
+from bessemer.model.layouts import names
 
 TYPES = ("bessemer",)
 
@@ -24,4 +25,4 @@ def theirs(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
 
 
 def ours(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
-    return {**state, "head.weight": state["embed.weight"]} if cfg.has_lm and cfg.tied and "embed.weight" in state else state
+    return names.with_head(state, cfg)

@@ -81,10 +81,7 @@ def theirs(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
 
 def ours(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
     state = {name: weight.flatten() if ".time_mix_" in name else weight for name, weight in state.items()}
-    found = names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)})
-    if cfg.tied and "embed.weight" in found:
-        found["head.weight"] = found["embed.weight"]
-    return found
+    return names.with_head(names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)}), cfg)
 
 
 def _names(cfg: ModelConfig) -> list[tuple[str, str]]:

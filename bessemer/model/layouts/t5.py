@@ -49,9 +49,7 @@ def config(cfg: ModelConfig) -> dict[str, Any] | None:
 
 
 def read(given: dict[str, Any]) -> ModelConfig:
-    feed = {theirs: ours for ours, theirs in FEEDS.items()}.get(given.get("feed_forward_proj", "relu"))
-    if feed is None:
-        raise ValueError(f"feed_forward_proj {given['feed_forward_proj']!r} is not supported ({', '.join(FEEDS.values())})")
+    feed = names.choice(given, "feed_forward_proj", "relu", FEEDS)
     name = (given.get("architectures") or ["T5ForConditionalGeneration"])[0]
     if name not in ("T5ForConditionalGeneration", "T5WithLMHeadModel"):
         raise ValueError(f"architecture {name} is not supported (T5ForConditionalGeneration)")
@@ -91,10 +89,8 @@ def ours(state: dict[str, Tensor], cfg: ModelConfig) -> dict[str, Tensor]:
         state.pop("lm_head.weight", None)
     # Old checkpoints hold a table for the cross attention that nobody reads.
     state.pop("decoder.block.0.layer.1.EncDecAttention.relative_attention_bias.weight", None)
-    found = _scaled(names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)}), cfg, cfg.head_width**0.5, cfg.width**-0.5)
-    if cfg.tied and "embed.weight" in found:
-        found["head.weight"] = found["embed.weight"]
-    return found
+    found = names.renamed(state, {theirs: ours for ours, theirs in _names(cfg)})
+    return names.with_head(_scaled(found, cfg, cfg.head_width**0.5, cfg.width**-0.5), cfg)
 
 
 def _scaled(state: dict[str, Tensor], cfg: ModelConfig, query: float, last: float) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""Who moves the weights, how far, and their average."""

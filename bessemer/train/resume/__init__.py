@@ -1,0 +1,1 @@
+"""Checkpoints, and the proof that they suffice."""
