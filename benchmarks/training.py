@@ -97,7 +97,7 @@ def start(given: argparse.Namespace, rows: Path) -> list[Contestant]:
     wanted = [name for name in training_peers.CONTESTANTS if not given.only or any(word in name for word in given.only)]
     there = given.python or peers.python("training")
     checkout = given.nanochat or peers.checkout("nanochat")
-    commands = {name: [sys.executable, __file__, "--be", name] for name in (*PRODUCT, *OURS)}
+    commands: dict[str, list[Any]] = {name: [sys.executable, __file__, "--be", name] for name in (*PRODUCT, *OURS)}
     commands |= {name: [there, Path(__file__).with_name("training_peers.py"), name] for name in wanted}
     fixed = {**os.environ, **MEMORY, "OMP_NUM_THREADS": str(given.threads), "PYTHONPATH": str(checkout), "HF_HUB_OFFLINE": "1"}
     pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}

@@ -30,7 +30,7 @@ class DpoConfig(FitConfig):
     longest: Whole = 0  # tokens of a pair's longer side; longer pairs are left out (0: the model's context)
     held_out: Fraction = 0.1  # share of pairs kept aside to measure accuracy
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
 
 def dpo(model: Path, preferences: Path, *, out: Path, cfg: DpoConfig) -> dict[str, float]:

@@ -56,7 +56,7 @@ class FinetuneConfig(FitConfig):
     stride: Count = 64  # of answer: tokens between the beginnings of two windows of a long text
     longest: Count = 30  # of answer: tokens
 
-    version: ClassVar[int] = 1
+    version: ClassVar[int] = 2
 
 
 def finetune(base: Path, rows: Path, *, out: Path, cfg: FinetuneConfig) -> dict[str, float]:

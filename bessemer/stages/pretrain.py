@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from bessemer.core import artifact, device, log
-from bessemer.core.config import Count, runtime
+from bessemer.core.config import Count, Fraction, Positive, runtime
 from bessemer.core.recipe import Step
 from bessemer.data import mixture, order, seq2seq
 from bessemer.data import tokens as token_file
@@ -29,6 +29,7 @@ from bessemer.scale import count, plan
 from bessemer.tokenizer.tokenizer import Tokenizer
 from bessemer.train.loop import FitConfig, Source, fit, results
 from bessemer.train.objective import Objective, masked_pair, predict, predict_ahead
+from bessemer.train.optimizers.optimizer import Below1, OptimizerName
 from bessemer.train.parallel import mesh
 
 Batches = list[token_file.Batch]
@@ -50,13 +51,20 @@ class PretrainConfig(FitConfig, Architecture):
     # What is predicted: next token; masked: hidden tokens (BERT), +pair: and whether a text follows the other; spans: hidden spans (T5);
     # prefix: next token, behind a prefix that is seen both ways
     objective: Literal["next", "prefix", "masked", "masked+pair", "spans"] = "next"
+    # Chosen by measuring small decoders (docs/training.md)
+    optimizer: OptimizerName = "muon"  # muon: Muon for the matrices of the blocks, AdamW for the rest
+    lr: Positive = 4e-3  # peak learning rate
+    embed_lr: Positive = 5.0  # peak rate of embeddings and head, as a multiple of lr
+    beta1: Below1 = 0.8  # of AdamW
+    momentum: Below1 = 0.9  # of Muon; 0.95 for runs of many thousand steps
+    decay: Fraction = 0.65  # share of the steps at the end in which the rate falls (wsd)
     mask: MaskConfig = field(default_factory=MaskConfig)  # of masked and masked+pair
     span: SpanConfig = field(default_factory=SpanConfig)  # of spans
     mix: MixConfig = field(default_factory=MixConfig)  # shares of the domains
     held_out: Count = 64  # validation windows read at each evaluation, shared equally by the domains
     samples: tuple[str, ...] = runtime(("The module",))  # continued at each evaluation, to see it learn
 
-    version: ClassVar[int] = 3
+    version: ClassVar[int] = 4
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from bessemer.core import artifact, jsonl, log
 from bessemer.core.config import Count, Positive, Whole
@@ -30,6 +30,8 @@ class Seq2SeqConfig(FitConfig):
     target_context: Whole = 0  # tokens of target in a row, and of what is written at most; 0: as many as the model's context
     held_out: Count = 32  # rows of held-out pairs read at each evaluation
     answered: Count = 200  # held-out sources that are answered and scored in the end, spread evenly over all of them
+
+    version: ClassVar[int] = 2
 
 
 def seq2seq(base: Path, rows: Path, *, out: Path, cfg: Seq2SeqConfig) -> dict[str, float]:

@@ -21,7 +21,7 @@ class SftConfig(FitConfig):
     lr: float = 1e-3
     held_out: Count = 32  # rows of held-out conversations read at each evaluation
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
 
 def sft(base: Path, dialogues: Path, *, out: Path, cfg: SftConfig) -> dict[str, float]:

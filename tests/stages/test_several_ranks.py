@@ -146,7 +146,7 @@ def test_what_is_wrong_is_one_line_whichever_process_says_it(inputs: dict[str, P
     tokenizer."""
     done = run(recipe(tmp_path, inputs, "mesh = { ranks = 3, tensor = 3 }\n"))
     assert done.returncode == 1 and done.stderr.count("\n") == 1 and "tensor (3) must divide heads (4)" in done.stderr
-    other = trained(tmp_path / "other", TEXTS[:3])
+    other = trained(tmp_path / "other", [text.upper() for text in TEXTS])
     done = run(recipe(tmp_path, inputs | {"words": other}, "mesh = { ranks = 2 }\n"))
     assert done.returncode == 1 and "was not encoded by this tokenizer" in done.stderr.splitlines()[-1], done.stderr
     assert "Traceback" not in done.stderr.splitlines()[-1]
