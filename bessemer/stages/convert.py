@@ -1,19 +1,24 @@
-"""Open a model of others as a checkpoint: a folder that transformers saved, a GGUF file, a .pth file of RWKV-7's authors."""
+"""Open a model of others as a checkpoint: a folder that transformers saved, a GGUF file, a .pth file of RWKV-7's authors; or a training
+that is not finished, at its newest checkpoint, on however many processes it runs.
+"""
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 
 from tokenizers import processors
 
-from bessemer.core import artifact
+from bessemer.core import artifact, config
 from bessemer.core.recipe import Step
-from bessemer.data import checkpoint
+from bessemer.data import checkpoint, seq2seq
 from bessemer.model import gguf, weights
+from bessemer.model.config import ModelConfig
 from bessemer.model.model import Model
 from bessemer.scale import count
 from bessemer.tokenizer import files, foreign, special
 from bessemer.tokenizer.formats import gguf as gguf_tokenizer
 from bessemer.tokenizer.tokenizer import Tokenizer
+from bessemer.train.resume import checkpoint as resume
 
 
 @dataclass(frozen=True)
@@ -24,13 +29,15 @@ class ConvertConfig:
 def estimate(cfg: ConvertConfig, step: Step) -> dict[str, float]:
     """Bytes on disk. A folder whose config.json describes a model that Bessemer does not build is refused here."""
     [model] = step.inputs["model"]
-    if not isinstance(model, Path) or _file_of(model) is not None:
+    if not isinstance(model, Path) or (model / artifact.BEGAN).is_file() or _file_of(model) is not None:
         return {}
     return {"bytes": 4.0 * count.parameters(weights.load_config(model))}
 
 
 def convert(model: Path, *, out: Path, cfg: ConvertConfig) -> dict[str, float]:
     """Write weights in fp32, configuration, tokenizer and chat template. Of a folder without a config.json, its one .gguf or .pth file."""
+    if (model / artifact.BEGAN).is_file() and not (model / "config.json").is_file():
+        return from_training(model, out)
     file = _file_of(model)
     if file is None:
         return from_folder(model, out)
@@ -66,6 +73,26 @@ def from_folder(folder: Path, out: Path) -> dict[str, float]:
     if given["eos_token_id"]:  # how the model wants to be sampled stays as it is
         artifact.write_json(out / "generation_config.json", given)
     return _completed(model, folder, out)
+
+
+def from_training(folder: Path, out: Path) -> dict[str, float]:
+    """The weights, or where the run keeps one their average, at the newest checkpoint that is whole."""
+    path = resume.newest(folder)
+    if path is None:
+        raise FileNotFoundError(f"{folder} has no checkpoint yet, or none that is whole")
+    begun = json.loads((folder / artifact.BEGAN).read_text(encoding="utf-8"))
+    [tokenizer] = next(begun["inputs"][name] for name in ("tokenizer", "base", "model") if name in begun["inputs"])
+    tensors, extras = resume.read(path)
+    model, words = Model(config.parse(ModelConfig, extras["model"], str(path))), Tokenizer.load(Path(tokenizer["path"]))
+    found = {name.removeprefix("weights/"): weight for name, weight in tensors.items() if name.startswith("weights/")}
+    found |= {name: mean for name in found if (mean := tensors.get(f"extras/average/{name}")) is not None}
+    if model.cfg.has_lm and model.cfg.tied:
+        found["head.weight"] = found["embed.weight"]
+    model.load_state_dict(found)
+    start = seq2seq.start_of(words) if model.cfg.shape == "encdec" else None
+    ends = words.ends if begun["stage"] in ("sft", "dpo") else [words.end_of_text]
+    weights.save(model, out, Path(tokenizer["path"]), ends, start)
+    return {"parameters": sum(weight.numel() for weight in model.parameters()), "step": int(path.name.removeprefix("step-"))}
 
 
 def _completed(model: Model, folder: Path, out: Path) -> dict[str, float]:

@@ -122,7 +122,8 @@ class _Run:
 
     def states(self) -> dict[str, Any]:
         """What a checkpoint keeps beside weights and optimizers."""
-        return {"average": self.average.state_dict(), "guard": self.guard.state_dict(), "meter": self.meter.state_dict()}
+        about = config.plain(self.shared.whole.model.cfg)  # so that a checkpoint can be opened by itself
+        return {"average": self.average.state_dict(), "guard": self.guard.state_dict(), "meter": self.meter.state_dict(), "model": about}
 
     def close(self) -> None:
         """Wait for the writer of checkpoints. What went wrong before matters more than what goes wrong here."""
@@ -148,8 +149,8 @@ def _begin(model: Model, objective: Objective, cfg: FitConfig, folder: Path, lab
     average, guard, meter = Average(shared.parts, cfg.ema), Guard(cfg, where, dtype), Meter(cfg, where, dtype, dist.world())
     run = _Run(shared, updates, average, guard, meter, Checkpoints(folder), None, _fast(shared.parts, cfg), 0)
     run.first, kept = run.checkpoints.load(shared.parts, updates, run.states())
-    for name, saved in kept.items():
-        getattr(run, name).load_state_dict(saved)
+    for name in ("average", "guard", "meter") if kept else ():
+        getattr(run, name).load_state_dict(kept[name])
     if dist.rank() == 0:
         run.trackers = Trackers(folder, cfg, run.first, label, config.plain(cfg))
     return run

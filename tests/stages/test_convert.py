@@ -1,6 +1,7 @@
 """Models of others through the stage `convert`: every family with its own kind of tokenizer, and RWKV-7's files."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 import sentencepiece
 import torch
 import transformers
+from safetensors.torch import load_file
 from tokenizers import BertWordPieceTokenizer, ByteLevelBPETokenizer
 from transformers import AutoTokenizer
 
@@ -18,9 +20,11 @@ from bessemer.model import weights
 from bessemer.model.config import ModelConfig
 from bessemer.model.model import Model, initialise
 from bessemer.stages import find
-from bessemer.stages.convert import ConvertConfig
+from bessemer.stages.convert import ConvertConfig, convert
+from bessemer.stages.pretrain import pretrain
 from bessemer.tokenizer.tokenizer import Tokenizer
 from tests.model.foreign import HARD, TEXT
+from tests.stages.test_pretrain import TEXTS, config, trained, written
 
 ROWS = 416  # of the embedding: more than any of the tokenizers has entries
 WIDE = {
@@ -223,3 +227,25 @@ def test_plan_knows_the_size_and_refuses_what_we_do_not_build(tmp_path: Path):
     (folder / "config.json").write_text(json.dumps(given | {"model_type": "mamba"}))
     with pytest.raises(ValueError, match="recipe.toml: convert: .*model_type 'mamba' is not supported"):
         recipes.load(recipe, find)
+
+
+def test_a_training_that_is_not_finished_opens_at_its_newest_whole_checkpoint(tmp_path: Path):
+    """The weights that the run has there, tied and with an average; a damaged checkpoint is passed over."""
+    inputs = {"tokens": written(tmp_path / "tokens", trained(tmp_path / "words", TEXTS)), "tokenizer": tmp_path / "words"}
+    cfg = config(steps=6, save_every=2, ema=0.5, optimizer="adamw", samples=())
+    whole = artifact.make(find("pretrain"), inputs, cfg, tmp_path / "whole")
+    part = tmp_path / "begun.part"
+    (part / "run").mkdir(parents=True)
+    shutil.copy(whole / artifact.BEGAN, part / artifact.BEGAN)
+    pretrain(**inputs, out=part, cfg=cfg)
+    (part / "config.json").unlink()
+    for step in (6, 4):
+        (tmp_path / str(step)).mkdir()
+        found = convert(part, out=tmp_path / str(step), cfg=ConvertConfig())
+        assert found["step"] == step
+        victim = next((part / "run" / "resume" / f"step-{step:08d}").glob("*.distcp"))
+        victim.write_bytes(victim.read_bytes()[:-1] + b"x")
+    ours, theirs = (load_file(path / "model.safetensors") for path in (tmp_path / "6", whole))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+    with pytest.raises(FileNotFoundError, match="none that is whole"):
+        convert(part, out=tmp_path / "none", cfg=ConvertConfig())

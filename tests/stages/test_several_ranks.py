@@ -12,6 +12,9 @@ import pytest
 from safetensors.torch import load_file
 
 from bessemer.core import artifact
+from bessemer.data import checkpoint
+from bessemer.stages import find
+from bessemer.stages.convert import ConvertConfig
 from tests.stages.test_pretrain import TEXTS, trained, written
 
 pytestmark = pytest.mark.slow
@@ -109,6 +112,9 @@ def test_sigterm_saves_and_another_number_of_processes_goes_on(inputs: dict[str,
     last = max(int(path.name[5:]) for path in (part / "run" / "resume").glob("step-*"))
     before = [json.loads(line)["step"] for line in (part / "run" / "metrics.jsonl").read_text().splitlines()]
     assert 30 <= last < 120 and max(before) <= last
+
+    opened = artifact.make(find("convert"), {"model": part}, ConvertConfig(), tmp_path / "opened")
+    assert artifact.read_manifest(opened)["numbers"]["step"] == last and checkpoint.load(opened)[0].cfg.depth == 2
 
     again = run(recipe(tmp_path, inputs, "", 120))
     assert again.returncode == 0 and "continuing" in again.stderr, again.stderr

@@ -1,5 +1,8 @@
 """Small training runs that tests start as processes of their own: `python runs.py FOLDER STEPS NAME,NAME... [micro_batch]`."""
 
+import os
+import socket
+import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import replace
@@ -99,6 +102,21 @@ def train(folder: Path, steps: int, name: str = "predict", **settings) -> tuple[
     cfg = FitConfig(**{"steps": steps, "batch": 8, "precision": "fp32", "compile": False, "log_every": 1, "save_every": 5, "lr": 1e-2, **settings})
     rows = list(fit(built, objective, source, cfg, folder, [source(10_000)]))
     return built, rows
+
+
+def launched(world: int, module: str, *words: str, seconds: float = 300) -> None:
+    """`python -m MODULE WORDS` in `world` real gloo processes, as torchrun would start them. All must end well."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
+    home, command = Path(__file__).parents[2], [sys.executable, "-m", module, *words]
+    ranks = [subprocess.Popen(command, cwd=home, env={**environment, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(world)]
+    try:
+        assert [rank.wait(seconds) for rank in ranks] == [0] * world
+    finally:
+        for rank in ranks:
+            rank.kill()
 
 
 if __name__ == "__main__":

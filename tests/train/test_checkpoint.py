@@ -4,9 +4,6 @@ import errno
 import json
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -16,7 +13,7 @@ import torch
 from bessemer.core import artifact
 from bessemer.train.resume import checkpoint, state
 from bessemer.train.resume.checkpoint import Checkpoints
-from tests.train import keepers
+from tests.train import keepers, runs
 from tests.train.keepers import KINDS, STEP, Run
 
 pytestmark = pytest.mark.filterwarnings("ignore:torch.distributed is disabled")  # torch says so at each call of one process
@@ -81,13 +78,7 @@ def ranks(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, list[dict]]:
     shutil.copytree(folder / "experts-adamw", folder / "other")
     (folder / "full").mkdir()
     (folder / "full" / "run").touch()  # where a folder should be
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command, home = [sys.executable, "-m", keepers.__name__, str(folder)], Path(keepers.__file__).parents[2]
-    processes = [subprocess.Popen(command, cwd=home, env={**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)}) for rank in range(2)]
-    assert [process.wait(240) for process in processes] == [0, 0]
+    runs.launched(2, keepers.__name__, str(folder))
     return folder, [json.loads((folder / f"said-{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -3,7 +3,6 @@
 import math
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -47,13 +46,7 @@ def test_the_result_does_not_depend_on_the_micro_batch(name: str, tmp_path: Path
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every run in two real gloo processes, each with its own rows and micro-batches of another size."""
     folder = tmp_path_factory.mktemp("two")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [*COMMAND, str(folder), "6", ",".join(runs.RUNS), "3"]
-    ranks = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in range(2)]
-    assert [rank.wait(240) for rank in ranks] == [0, 0]
+    runs.launched(2, "tests.train.runs", str(folder), "6", ",".join(runs.RUNS), "3")
     return folder
 
 

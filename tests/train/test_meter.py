@@ -2,9 +2,6 @@
 
 import json
 import mmap
-import os
-import socket
-import subprocess
 import sys
 import types
 from collections.abc import Callable
@@ -19,7 +16,7 @@ from bessemer.train.report import energy, meter, trackers
 from bessemer.train.report.energy import Counter, Energy, Sampled
 from bessemer.train.report.meter import Meter, MeterConfig, Sizes
 from bessemer.train.report.trackers import Trackers
-from tests.train import meters
+from tests.train import meters, runs
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -241,13 +238,7 @@ def test_update_sizes_by_hand():
 @pytest.fixture(scope="module")
 def two_ranks(tmp_path_factory: pytest.TempPathFactory) -> list[dict]:
     folder = tmp_path_factory.mktemp("ranks")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(Path(meters.__file__)), str(folder)]
-    ranks = [subprocess.Popen(command, env={**environment, "RANK": str(n), "LOCAL_RANK": str(n)}) for n in range(2)]
-    assert [rank.wait(240) for rank in ranks] == [0, 0]
+    runs.launched(2, meters.__name__, str(folder))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(2)]
 
 

@@ -1,9 +1,5 @@
 """Stages of a pipeline, shares of the experts and parts of rows on real processes, against one process; and what cannot be shared out."""
 
-import os
-import socket
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,17 +18,7 @@ def ends(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Every grid in real gloo processes, started once for all of two and once for all of four."""
     folder = tmp_path_factory.mktemp("grids")
     for world, names in ((2, grids.TWO), (4, grids.FOUR)):
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            port = free.getsockname()[1]
-        environment = {**os.environ, "WORLD_SIZE": str(world), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-        command = [sys.executable, "-m", "tests.train.grids", str(folder), ",".join(names)]
-        started = [subprocess.Popen(command, env={**environment, "RANK": str(rank)}) for rank in range(world)]
-        try:
-            assert [rank.wait(300) for rank in started] == [0] * world
-        finally:
-            for rank in started:
-                rank.kill()
+        runs.launched(world, "tests.train.grids", str(folder), ",".join(names))
     return folder
 
 

@@ -224,6 +224,12 @@ class Checkpoints:
         return [value for value, _ in outcomes]  # type: ignore[misc]
 
 
+def newest(folder: Path) -> Path | None:
+    """The newest checkpoint of an unfinished artifact that is what was written."""
+    kept = Checkpoints(folder)
+    return next((path for path in map(kept._path, kept._standing()) if kept._damage(path) is None), None)
+
+
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """All tensors of the checkpoint at `path`, whole, by name (weights/..., optimizer/CLASS/WEIGHT/..., extras/...), and its plain extras.
 
