@@ -43,7 +43,7 @@ from bessemer.train.objective import predict
 
 VOCAB, HELD_OUT = 2048, 128  # windows of 256 tokens that nobody trains on
 SIZES = {"width": 128, "depth": 4, "heads": 4, "kv_heads": 2, "hidden": 352, "context": 256}
-BASE: dict[str, Any] = {**SIZES, "batch": 8, "optimizer": "muon", "lr": 4e-3}
+BASE: dict[str, Any] = {**SIZES, "batch": 8, "lr": 4e-3, "embed_lr": 1.0, "beta1": 0.9, "momentum": 0.95, "decay": 0.4}
 MOE = {"ffn": "moe", "experts": 8, "top_k": 2}
 RWKV: dict[str, Any] = {"mixer": "rwkv", "position": "none", "ffn": "channel", "norm": "layer", "embed_norm": True}
 LSTM: dict[str, Any] = {"mixer": "lstm", "position": "none"}

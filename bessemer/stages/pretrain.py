@@ -54,7 +54,7 @@ class PretrainConfig(FitConfig, Architecture):
     # Chosen by measuring small decoders (docs/training.md)
     optimizer: OptimizerName = "muon"  # muon: Muon for the matrices of the blocks, AdamW for the rest
     lr: Positive = 4e-3  # peak learning rate
-    embed_lr: Positive = 5.0  # peak rate of embeddings and head, as a multiple of lr
+    embed_lr: Positive = 5.0  # peak rate of embeddings and head, as a multiple of lr; measured with Muon, so say 1 with adamw
     beta1: Below1 = 0.8  # of AdamW
     momentum: Below1 = 0.9  # of Muon; 0.95 for runs of many thousand steps
     decay: Fraction = 0.65  # share of the steps at the end in which the rate falls (wsd)
