@@ -23,6 +23,7 @@ ROWS = {"cpu": 512, "cuda": 8192}  # tokens through the layer that is timed
 WIDTHS = {"cpu": (64, 256, 1024), "cuda": (256, 1024, 4096)}  # of that layer
 BF16_SINCE, FP8_SINCE = (8, 0), (8, 9)  # compute capability
 MARGIN = 1.05  # how much faster a lower precision must be to be worth its rounding
+MOST, LIMIT = 50, 2.0  # runs, and seconds, that a measurement takes at most, beyond the first three
 HOPELESS = 3.0  # so many times slower in a small layer, it is not tried in a larger one: that could take minutes
 
 
@@ -69,7 +70,7 @@ def layer_rates(device: torch.device, half: torch.dtype, width: int) -> tuple[fl
     lose with small ones. Measured once per machine and remembered."""
     widths = WIDTHS[device.type]
     wide = next((one for one in widths if one >= width), widths[-1])
-    full, fast = _remembered(f"{_machine(device)}, layer {wide}, {half}", lambda: _measure_layer(device, half, wide))
+    full, fast = _remembered(f"{_machine(device)}, a core's layer {wide}, {half}", lambda: _measure_layer(device, half, wide))
     return full, fast
 
 
@@ -167,10 +168,17 @@ def _measure(device: torch.device, dtype: torch.dtype) -> float:
 
 
 def _measure_layer(device: torch.device, half: torch.dtype, width: int) -> tuple[float, float]:
-    for wide in WIDTHS[device.type]:
-        full, fast = _seconds(device, [_layer(device, dtype, wide) for dtype in (torch.float32, half)])
-        if wide == width or fast > HOPELESS * full:
-            break
+    """On a CPU the time of one core: on a busy machine several threads wait for each other, and what they say would be remembered."""
+    threads = torch.get_num_threads()
+    if device.type == "cpu":
+        torch.set_num_threads(1)
+    try:
+        for wide in WIDTHS[device.type]:
+            full, fast = _seconds(device, [_layer(device, dtype, wide) for dtype in (torch.float32, half)], time.process_time)
+            if wide == width or fast > HOPELESS * full:
+                break
+    finally:
+        torch.set_num_threads(threads)
     flops = 6 * ROWS[device.type] * 4 * wide**2
     return flops / full, flops / fast
 
@@ -189,22 +197,22 @@ def _layer(device: torch.device, dtype: torch.dtype, width: int) -> Callable[[],
     return run
 
 
-def _seconds(device: torch.device, runs: Sequence[Callable[[], Any]], most: int = 50, limit: float = 2.0) -> list[float]:
-    """The least time of each, taken in turns: at least three, then until `most` or `limit` seconds are reached. A neighbour on the machine
-    slows a run down, nothing speeds it up; and a peak that was measured too low would flatter every MFU."""
+def _seconds(device: torch.device, runs: Sequence[Callable[[], Any]], clock: Callable[[], float] | None = None) -> list[float]:
+    """The least time of each, taken in turns: at least three, then until MOST or LIMIT seconds are reached. A neighbour on the machine
+    slows a run down, nothing speeds it up; and a peak that was measured too low would flatter every MFU. `clock`: a CPU's, if not that on the wall."""
     times: list[list[float]] = [[] for _ in runs]
     began = time.perf_counter()
-    while len(times[0]) < 3 or (len(times[0]) < most and time.perf_counter() - began < limit):
+    while len(times[0]) < 3 or (len(times[0]) < MOST and time.perf_counter() - began < LIMIT):
         for run, found in zip(runs, times, strict=True):
-            found.append(_time(device, run))
+            found.append(_time(device, run, clock or time.perf_counter))
     return [min(found) for found in times]
 
 
-def _time(device: torch.device, run: Callable[[], Any]) -> float:
+def _time(device: torch.device, run: Callable[[], Any], clock: Callable[[], float]) -> float:
     if device.type == "cpu":
-        began = time.perf_counter()
+        began = clock()
         run()
-        return time.perf_counter() - began
+        return clock() - began
     begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     run()  # the GPU is busy while the next is queued, so that no wait for the host is timed
     begin.record()

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from bessemer.core import device, launch, log, workers
+from bessemer.core import device, launch, workers
 
 GB = 1e9
 ROOM = 10 * GB  # free disk: three checkpoints of a model of 250M parameters, two kept and one being written
@@ -33,9 +33,9 @@ def show() -> None:
     """Print the findings, each when it is there: measuring takes seconds."""
     for ask in CHECKS:
         finding = ask()
-        log.say(f"{finding.what:<10} {finding.found}")
+        print(f"{finding.what:<10} {finding.found}", flush=True)
         if finding.advice:
-            log.say(f"{'':<10} -> {finding.advice}")
+            print(f"{'':<10} -> {finding.advice}")
 
 
 def _python() -> Finding:

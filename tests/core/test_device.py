@@ -36,7 +36,7 @@ def pretend(monkeypatch: pytest.MonkeyPatch, seconds: dict[tuple[torch.dtype, in
     def layer(where: torch.device, dtype: torch.dtype, width: int) -> tuple[torch.dtype, int]:
         return dtype, width
 
-    def timed(where: torch.device, runs: list) -> list[float]:
+    def timed(where: torch.device, runs: list, clock: object = None) -> list[float]:
         measured.append(runs)
         return [seconds[run] for run in runs]
 
@@ -150,6 +150,20 @@ def test_a_real_layer_makes_fp32_gradients_in_either_precision(monkeypatch) -> N
     for dtype in (FP32, BF16):
         device._layer(CPU, dtype, 8)()
     assert kept == [(FP32, [FP32, FP32]), (BF16, [FP32, FP32])]
+
+
+def test_a_layer_on_a_cpu_is_timed_by_one_core(monkeypatch) -> None:
+    """Not by the clock on the wall, which on a busy machine says how long threads wait for each other."""
+    found = []
+
+    def timed(where: torch.device, runs: list, clock: object = None) -> list[float]:
+        found.append((torch.get_num_threads(), clock))
+        return [2.0, 1.0]
+
+    monkeypatch.setattr(device, "_seconds", timed)
+    before = torch.get_num_threads()
+    assert device.precision("auto", CPU, 64) == BF16
+    assert found == [(1, device.time.process_time)] and torch.get_num_threads() == before
 
 
 @pytest.mark.parametrize("dtype", [FP32, BF16, FP8])

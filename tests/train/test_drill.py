@@ -55,7 +55,7 @@ def test_the_doctor_says_a_line_on_everything(capsys: pytest.CaptureFixture, mon
     monkeypatch.setattr(doctor.device, "matmul_rate", lambda *_: 1e12)
     monkeypatch.setattr(doctor.device, "precision", lambda *_: torch.bfloat16)
     assert drill.doctor()
-    said = capsys.readouterr().err
+    said = capsys.readouterr().out
     for what in ("python", "torch", "cores", "device", "precision", "compile", "allocator", "disk", "/dev/shm", "open files", "ranks"):
         assert f"\n{what} " in f"\n{said}"
     assert "fp32 1.00 TFLOP/s" in said

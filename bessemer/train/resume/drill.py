@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
+from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
@@ -91,7 +92,7 @@ def show(outcomes: Sequence[Outcome], seed: int) -> None:
         results = [outcome.differences.get(name, "not reached") or "same" for name in what]
         table.add_row(outcome.name, str(outcome.steps), str(outcome.again), *results)
         log.say(f"{outcome.name}: {', '.join(outcome.interruptions)}" + (f"; {outcome.differences['exit']}" if "exit" in outcome.differences else ""))
-    log.console.print(table)
+    Console().print(table)
 
 
 class Trial:
