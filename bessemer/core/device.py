@@ -199,7 +199,10 @@ def _layer(device: torch.device, dtype: torch.dtype, width: int) -> Callable[[],
 
 def _seconds(device: torch.device, runs: Sequence[Callable[[], Any]], clock: Callable[[], float] | None = None) -> list[float]:
     """The least time of each, taken in turns: at least three, then until MOST or LIMIT seconds are reached. A neighbour on the machine
-    slows a run down, nothing speeds it up; and a peak that was measured too low would flatter every MFU. `clock`: a CPU's, if not that on the wall."""
+    slows a run down, nothing speeds it up; and a peak that was measured too low would flatter every MFU.
+
+    clock: of a CPU, if not that on the wall.
+    """
     times: list[list[float]] = [[] for _ in runs]
     began = time.perf_counter()
     while len(times[0]) < 3 or (len(times[0]) < MOST and time.perf_counter() - began < LIMIT):
