@@ -29,14 +29,14 @@ class ConvertConfig:
 def estimate(cfg: ConvertConfig, step: Step) -> dict[str, float]:
     """Bytes on disk. A folder whose config.json describes a model that Bessemer does not build is refused here."""
     [model] = step.inputs["model"]
-    if not isinstance(model, Path) or (model / artifact.BEGAN).is_file() or _file_of(model) is not None:
+    if not isinstance(model, Path) or _unfinished(model) or _file_of(model) is not None:
         return {}
     return {"bytes": 4.0 * count.parameters(weights.load_config(model))}
 
 
 def convert(model: Path, *, out: Path, cfg: ConvertConfig) -> dict[str, float]:
     """Write weights in fp32, configuration, tokenizer and chat template. Of a folder without a config.json, its one .gguf or .pth file."""
-    if (model / artifact.BEGAN).is_file() and not (model / "config.json").is_file():
+    if _unfinished(model):
         return from_training(model, out)
     file = _file_of(model)
     if file is None:
@@ -108,6 +108,11 @@ def _completed(model: Model, folder: Path, out: Path) -> dict[str, float]:
             )
         files.save(backend, out, settings, template)
     return {"parameters": sum(weight.numel() for weight in model.parameters())}
+
+
+def _unfinished(path: Path) -> bool:
+    """Whether this is a training that goes on, or was stopped: what it goes on from is dropped when it ends."""
+    return (path / artifact.BEGAN).is_file() and (path / artifact.RUN / "resume").is_dir()
 
 
 def _file_of(path: Path) -> Path | None:
