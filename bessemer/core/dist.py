@@ -3,6 +3,7 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any, TypeVar
 
 import torch
@@ -11,6 +12,7 @@ import torch.distributed as distributed
 from bessemer.core import launch
 
 T = TypeVar("T")
+MEET, WAIT = timedelta(seconds=90), timedelta(minutes=60)
 
 
 def start() -> None:
@@ -19,8 +21,11 @@ def start() -> None:
         gpu = torch.cuda.is_available()
         if gpu:
             torch.cuda.set_device(int(os.environ.get("LOCAL_RANK", "0")))
+        # To meet takes seconds. Ranks that were started anew have been seen to wait for each other for ever: torchrun shall try again. Later
+        # they wait long, while rank 0 looks at the model.
         # Both: checkpoints and decisions travel between processors while gradients travel between GPUs.
-        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo")
+        distributed.init_process_group("cpu:gloo,cuda:nccl" if gpu else "gloo", timeout=MEET)
+        distributed.distributed_c10d._set_pg_timeout(WAIT)
 
 
 def rank() -> int:
