@@ -48,16 +48,20 @@ def call(function: Callable[..., dict[str, float]], inputs: Mapping[str, Any], o
         (out / name).unlink(missing_ok=True)
     (out / RUN).mkdir(parents=True, exist_ok=True)
     (out / JOB).write_bytes(pickle.dumps((function, dict(inputs), out, cfg)))
-    where = ["--standalone", f"--nproc-per-node={wanted}", f"--max-restarts={RESTARTS}"]
+    where = ["--standalone", f"--nproc-per-node={wanted}", "--max-restarts=0"]
     command = [sys.executable, "-m", "bessemer.core.launch", *where, "-m", "bessemer.core.launch", str(out / JOB)]
     threads = str(max(1, (os.cpu_count() or 1) // wanted))
     log.say(f"{wanted} processes, {threads} threads each")
-    with subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, "LOGLEVEL": "CRITICAL", **os.environ}) as started:
-        before = signal.signal(signal.SIGTERM, lambda *_: started.terminate())
-        try:
-            status = started.wait()
-        finally:
-            signal.signal(signal.SIGTERM, before)
+    # All of torchrun is started anew, not its ranks alone: gloo's ranks have been seen to wait for each other for ever after the latter.
+    for _ in range(RESTARTS + 1):
+        with subprocess.Popen(command, env={"OMP_NUM_THREADS": threads, "LOGLEVEL": "CRITICAL", **os.environ}) as started:
+            before = signal.signal(signal.SIGTERM, lambda *_, started=started: started.terminate())
+            try:
+                status = started.wait()
+            finally:
+                signal.signal(signal.SIGTERM, before)
+        if status == STOPPED or any((out / name).is_file() for name in (NUMBERS, FAILED)):
+            break
     if (out / FAILED).is_file():
         raise ValueError((out / FAILED).read_text())
     if status == STOPPED:
